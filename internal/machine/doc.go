@@ -1,0 +1,2 @@
+// Package machine is the protocol of machine.sock, where banger-machine serves one VM, and its client.
+package machine

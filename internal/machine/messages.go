@@ -1,0 +1,90 @@
+package machine
+
+import (
+	"time"
+
+	"banger"
+	"banger/internal/proc"
+)
+
+// Config is what lifecycle tells banger-machine, as JSON in vms/<id>/machine.json (0600). Paths are absolute.
+type Config struct {
+	ID           banger.VMID       `json:"id"`
+	Name         string            `json:"name"`    // host name of the guest
+	Dir          string            `json:"dir"`     // the VM's directory: sockets, console ring, records
+	Driver       string            `json:"driver"`  // "qemu"
+	QEMU         string            `json:"qemu"`    // path of the VMM program
+	Accel        string            `json:"accel"`   // "kvm" or "tcg"
+	TSCKHz       uint64            `json:"tsc_khz"` // of the host; used under TCG
+	VCPU         int               `json:"vcpu"`
+	MemoryMiB    int               `json:"memory_mib"`
+	Vmlinux      string            `json:"vmlinux"`
+	Initrd       string            `json:"initrd"`
+	Base         string            `json:"base"`    // rootfs.ext4, read-only
+	Modules      string            `json:"modules"` // modules.ext4, read-only
+	Disk         string            `json:"disk"`    // disk.ext4
+	Boot         banger.BootKind   `json:"boot"`
+	BootDeadline time.Duration     `json:"boot_deadline_ns"` // per attempt; there is one retry
+	Env          map[string]string `json:"env,omitempty"`
+	User         string            `json:"user,omitempty"`
+}
+
+// Request is the first line a client sends on machine.sock; exactly one field is set. The answer's first line is a
+// [Response]; what follows depends on the request.
+type Request struct {
+	Status   *struct{}           `json:"status,omitempty"`   // → Response.Status
+	Ready    *struct{}           `json:"ready,omitempty"`    // waits until the guest is ready or the run has ended → Status
+	Wait     *struct{}           `json:"wait,omitempty"`     // waits until the run has ended and exit.json is written → Exit
+	Exec     *banger.ExecRequest `json:"exec,omitempty"`     // then frames both ways
+	Console  *ConsoleRequest     `json:"console,omitempty"`  // then raw bytes to the client
+	Connect  *ConnectRequest     `json:"connect,omitempty"`  // then raw bytes both ways with a port of the guest channel
+	Shutdown *ShutdownRequest    `json:"shutdown,omitempty"` // power off, then kill; answers when the run has ended → Exit
+}
+
+// ConsoleRequest reads the console ring.
+type ConsoleRequest struct {
+	Follow bool `json:"follow,omitempty"`
+}
+
+// ConnectRequest names a port of the guest channel.
+type ConnectRequest struct {
+	Port uint32 `json:"port"`
+}
+
+// ShutdownRequest ends the run. Timeout 0 kills at once.
+type ShutdownRequest struct {
+	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// Response is the first line of an answer. Error is set when the request failed; then nothing follows.
+type Response struct {
+	Error  *banger.ErrorBody `json:"error,omitempty"`
+	Status *Status           `json:"status,omitempty"`
+	Exit   *banger.Exit      `json:"exit,omitempty"`
+}
+
+// Phase is where a run is.
+type Phase string
+
+const (
+	PhaseBooting Phase = "booting"
+	PhaseReady   Phase = "ready"
+	PhaseEnding  Phase = "ending"
+	PhaseEnded   Phase = "ended"
+)
+
+// Status is a run as its supervisor sees it.
+type Status struct {
+	Phase    Phase           `json:"phase"`
+	Accel    string          `json:"accel"`             // what is used, after a fallback too
+	Attempts int             `json:"attempts"`          // boots tried: 1 or 2
+	Timings  []banger.Timing `json:"timings,omitempty"` // host and guest side, once ready
+	BootID   string          `json:"boot_id,omitempty"`
+	Exit     *banger.Exit    `json:"exit,omitempty"` // once ended
+}
+
+// Handles are the processes of a run, written to handles.json before anything depends on them.
+type Handles struct {
+	Supervisor proc.Handle `json:"supervisor"`
+	VMM        proc.Handle `json:"vmm,omitzero"`
+}
