@@ -1,0 +1,84 @@
+// Package api is the daemon's API for both of its sides: routes, bodies, and how errors and progress travel.
+//
+// The daemon speaks HTTP/1.1 with JSON over its unix socket. A request that takes long answers 200 with one [Event]
+// a line (application/x-ndjson): progress, then either a result or an error. All other errors are an [ErrorBody]
+// with the status that [StatusOf] gives.
+package api
+
+import (
+	"time"
+
+	"banger"
+)
+
+// Version of the API. The client sends it with every request in [VersionHeader]; a daemon of another version refuses.
+const (
+	Version       = 1
+	VersionHeader = "Banger-Api-Version"
+	OpIDHeader    = "Banger-Op-Id" // in every answer
+)
+
+// Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
+const (
+	RouteStatus     = "GET /v1/status"           // → Status
+	RouteShutdown   = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
+	RouteVMCreate   = "POST /v1/vms"             // CreateRequest → events, VM
+	RouteVMList     = "GET /v1/vms"              // → []banger.VM, oldest first
+	RouteVMShow     = "GET /v1/vms/{ref}"        // → VMDetail
+	RouteVMStart    = "POST /v1/vms/{ref}/start" // → events, VM
+	RouteVMStop     = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
+	RouteVMDelete   = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
+	RouteImageList  = "GET /v1/images"           // → []banger.Image
+	RouteKernelList = "GET /v1/kernels"          // → []banger.Kernel
+)
+
+// CreateRequest asks for a VM. A nil or empty field takes the daemon's default; an explicit bad value is refused.
+type CreateRequest struct {
+	Name      string            `json:"name,omitempty"`
+	Image     string            `json:"image,omitempty"`
+	VCPU      *int              `json:"vcpu,omitempty"`
+	MemoryMiB *int              `json:"memory_mib,omitempty"`
+	DiskBytes *int64            `json:"disk_bytes,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
+	User      string            `json:"user,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	GitName   string            `json:"git_name,omitempty"` // the host user's identity, for the guest's ~/.gitconfig
+	GitEmail  string            `json:"git_email,omitempty"`
+	Start     bool              `json:"start,omitempty"`
+	Remove    bool              `json:"remove,omitempty"` // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
+}
+
+// StopRequest bounds the guest's own power-off; past Timeout the VMM is killed.
+type StopRequest struct {
+	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
+}
+
+// VMDetail is one VM with what its run tells.
+type VMDetail struct {
+	banger.VM
+	Dir           string          `json:"dir"`            // the VM's directory
+	MachineSocket string          `json:"machine_socket"` // where streams go; present while it runs
+	Phase         string          `json:"phase,omitempty"`
+	Timings       []banger.Timing `json:"timings,omitempty"`
+	PIDs          map[string]int  `json:"pids,omitempty"` // "banger-machine", "vmm"
+}
+
+// Event is one line of a stream. Exactly one of Progress, VM and Error is set; VM or Error is the last line.
+type Event struct {
+	Progress *banger.Progress  `json:"progress,omitempty"`
+	VM       *VMDetail         `json:"vm,omitempty"`
+	Error    *banger.ErrorBody `json:"error,omitempty"`
+}
+
+// Status is the daemon's answer about itself.
+type Status struct {
+	Version   string    `json:"version"` // of the build
+	API       int       `json:"api"`
+	PID       int       `json:"pid"`
+	StateDir  string    `json:"state_dir"`
+	Socket    string    `json:"socket"`
+	Log       string    `json:"log"`
+	StartedAt time.Time `json:"started_at"`
+	Running   int       `json:"running"` // VMs
+	Accel     string    `json:"accel"`   // "kvm", "tcg" or "" while not probed
+}
