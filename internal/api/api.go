@@ -32,6 +32,9 @@ const (
 	RouteKernelList = "GET /v1/kernels"          // → []banger.Kernel
 )
 
+// ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first.
+const ForceParam = "force"
+
 // CreateRequest asks for a VM. A nil or empty field takes the daemon's default; an explicit bad value is refused.
 type CreateRequest struct {
 	Name      string            `json:"name,omitempty"`

@@ -1,0 +1,211 @@
+// Package client is the Go client of the owner daemon. [Dial] starts the daemon when none runs.
+//
+// Methods that take long report progress; cancelling their context ends the waiting and, for CreateVM, the work itself.
+// Errors have the kinds of package banger, with the daemon's message, hint and operation id.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/statedir"
+)
+
+// Config says where the daemon is.
+type Config struct {
+	Dir    statedir.Dir
+	Daemon string // path of bangerd; only Dial needs it
+}
+
+// Client speaks to one daemon. It is safe for concurrent use.
+type Client struct {
+	cfg   Config
+	http  *http.Client
+	first chan net.Conn // what the first request uses
+}
+
+// DialExisting connects to a running daemon and never starts one. Errors: ErrUnavailable when none answers.
+func DialExisting(ctx context.Context, cfg Config) (*Client, error) {
+	conn, err := connect(ctx, cfg.Dir)
+	if err != nil {
+		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to the daemon", Subject: cfg.Dir.DaemonSocket(), Err: err,
+			Hint: "any command that works on VMs starts it"}
+	}
+	return newClient(cfg, conn), nil
+}
+
+func connect(ctx context.Context, dir statedir.Dir) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", dir.DaemonSocket())
+}
+
+// newClient makes the client whose first request uses conn.
+func newClient(cfg Config, conn net.Conn) *Client {
+	first := make(chan net.Conn, 1)
+	first <- conn
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		select {
+		case conn := <-first:
+			return conn, nil
+		default:
+			return connect(ctx, cfg.Dir)
+		}
+	}
+	return &Client{cfg: cfg, first: first, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}
+}
+
+// Close gives up idle connections.
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	select {
+	case conn := <-c.first:
+		conn.Close()
+	default:
+	}
+}
+
+// CreateVM makes a VM and starts it when the request says so. Cancelling ctx undoes it.
+func (c *Client) CreateVM(ctx context.Context, req api.CreateRequest, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMCreate, "", nil, req, progress)
+}
+
+// StartVM boots a VM and returns when its guest is ready. A running VM is no error.
+func (c *Client) StartVM(ctx context.Context, ref string, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMStart, ref, nil, nil, progress)
+}
+
+// StopVM asks the guest to power off and kills the VMM after timeout; 0 takes the daemon's default. A stopped VM is no error.
+func (c *Client) StopVM(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMStop, ref, nil, api.StopRequest{Timeout: timeout}, progress)
+}
+
+// DeleteVM removes a VM with its disk and gives its last record. Errors: ErrConflict when it runs and force is not set.
+func (c *Client) DeleteVM(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (api.VMDetail, error) {
+	query := url.Values{}
+	if force {
+		query.Set(api.ForceParam, strconv.FormatBool(true))
+	}
+	return c.stream(ctx, api.RouteVMDelete, ref, query, nil, progress)
+}
+
+// ListVMs gives every VM, oldest first.
+func (c *Client) ListVMs(ctx context.Context) ([]banger.VM, error) {
+	return get[[]banger.VM](ctx, c, api.RouteVMList, "")
+}
+
+// ShowVM gives one VM by name, id or unique prefix of an id.
+func (c *Client) ShowVM(ctx context.Context, ref string) (api.VMDetail, error) {
+	return get[api.VMDetail](ctx, c, api.RouteVMShow, ref)
+}
+
+// Images gives every image that is ready for use.
+func (c *Client) Images(ctx context.Context) ([]banger.Image, error) {
+	return get[[]banger.Image](ctx, c, api.RouteImageList, "")
+}
+
+// Kernels gives every kernel that is ready for use.
+func (c *Client) Kernels(ctx context.Context) ([]banger.Kernel, error) {
+	return get[[]banger.Kernel](ctx, c, api.RouteKernelList, "")
+}
+
+// Status is what the daemon tells about itself.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return get[api.Status](ctx, c, api.RouteStatus, "")
+}
+
+// get asks and decodes the whole answer.
+func get[T any](ctx context.Context, c *Client, route, ref string) (answer T, err error) {
+	resp, err := c.do(ctx, route, ref, nil, nil)
+	if err != nil {
+		return answer, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return answer, unavailable(ctx, err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body) // the connection is used again
+	return answer, nil
+}
+
+// stream asks and follows the events to the last one.
+func (c *Client) stream(ctx context.Context, route, ref string, query url.Values, body any, progress banger.ProgressFunc) (api.VMDetail, error) {
+	resp, err := c.do(ctx, route, ref, query, body)
+	if err != nil {
+		return api.VMDetail{}, err
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var event api.Event
+		if err := dec.Decode(&event); err != nil {
+			return api.VMDetail{}, unavailable(ctx, err)
+		}
+		switch {
+		case event.Progress != nil:
+			progress.Report(*event.Progress)
+		case event.Error != nil:
+			return api.VMDetail{}, event.Error.Decode()
+		case event.VM != nil:
+			_, _ = io.Copy(io.Discard, resp.Body)
+			return *event.VM, nil
+		}
+	}
+}
+
+// do sends one request and turns every answer but 200 into an error.
+func (c *Client) do(ctx context.Context, route, ref string, query url.Values, body any) (*http.Response, error) {
+	method, path, _ := strings.Cut(route, " ")
+	path = strings.Replace(path, "{ref}", url.PathEscape(ref), 1)
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	var payload io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+		payload = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://bangerd"+path, payload)
+	if err != nil {
+		return nil, banger.Invalidf("%q is no VM reference", ref)
+	}
+	req.Header.Set(api.VersionHeader, strconv.Itoa(api.Version))
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, unavailable(ctx, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var wire banger.ErrorBody
+	if err := json.NewDecoder(resp.Body).Decode(&wire); err != nil || wire.Message == "" {
+		return nil, &banger.Error{Kind: banger.ErrUnsupported, Op: "ask the daemon", Err: fmt.Errorf("it answered %s to %s", resp.Status, route),
+			Hint: "a daemon of another version may be running: banger daemon stop"}
+	}
+	return nil, wire.Decode()
+}
+
+// unavailable is what a broken conversation with the daemon means to the caller.
+func unavailable(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return &banger.Error{Kind: banger.ErrInterrupted, Err: cause}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("the daemon ended before it answered")
+	}
+	return &banger.Error{Kind: banger.ErrUnavailable, Op: "ask the daemon", Err: err, Hint: "banger daemon status"}
+}
