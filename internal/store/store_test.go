@@ -1,0 +1,324 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"banger"
+	"banger/internal/proc"
+)
+
+func openTest(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func newVM(id, name string) banger.VM {
+	return banger.VM{ID: banger.VMID(id), State: banger.StateCreating, CreatedAt: time.Unix(1, 0).UTC(),
+		Spec: banger.VMSpec{Name: name, Image: "debian", VCPU: 1, MemoryMiB: 512, DiskBytes: 1 << 30, Env: map[string]string{"A": "b'\"\x01é"}}}
+}
+
+func reserve(t *testing.T, s *Store, id, name string) banger.VM {
+	t.Helper()
+	vm := newVM(id, name)
+	if err := s.Reserve(t.Context(), vm, nil); err != nil {
+		t.Fatalf("Reserve(%s): %v", name, err)
+	}
+	return vm
+}
+
+func TestRecordsAreKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a b%20?#'", "state.db")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := newVM("0123456789ab", "devbox")
+	holder := proc.Handle{PID: 7, StartTime: 1 << 40, BootID: "boot"}
+	if err := s.Reserve(t.Context(), want, &holder); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if s, err = Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got, err := s.Get(t.Context(), "devbox")
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("Get after opening again: %v, %s", err, diff)
+	}
+	leases, err := s.Leases(t.Context())
+	if diff := cmp.Diff([]Lease{{VM: want.ID, Holder: holder}}, leases); err != nil || diff != "" {
+		t.Errorf("Leases after opening again: %v, %s", err, diff)
+	}
+	if err := s.Delete(t.Context(), want.ID); err != nil {
+		t.Fatal(err)
+	}
+	if leases, err := s.Leases(t.Context()); err != nil || len(leases) != 0 {
+		t.Errorf("Leases after Delete = %v, %v, want none: foreign keys are on", leases, err)
+	}
+	for _, pragma := range []struct{ name, want string }{{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"busy_timeout", "5000"}} {
+		var value string
+		if err := s.db.QueryRow("PRAGMA " + pragma.name).Scan(&value); err != nil || value != pragma.want {
+			t.Errorf("PRAGMA %s = %s, %v, want %s", pragma.name, value, err, pragma.want)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("database has mode %v, %v, want 0600", info.Mode(), err)
+	}
+}
+
+func TestNameTaken(t *testing.T) {
+	s := openTest(t)
+	reserve(t, s, "000000000001", "devbox")
+	err := s.Reserve(t.Context(), newVM("000000000002", "devbox"), nil)
+	if !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "name taken") {
+		t.Errorf("Reserve of a taken name = %v, want a conflict", err)
+	}
+	reserve(t, s, "000000000003", "other")
+	_, err = s.Update(t.Context(), "000000000003", func(vm *banger.VM) error { vm.Spec.Name = "devbox"; return nil })
+	if !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("Update to a taken name = %v, want a conflict", err)
+	}
+	if vms, err := s.List(t.Context()); err != nil || len(vms) != 2 || vms[1].Spec.Name != "other" {
+		t.Errorf("List = %v, %v, want the two VMs unchanged", vms, err)
+	}
+}
+
+func TestOneNameOnceAmongMany(t *testing.T) {
+	s := openTest(t)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	won := 0
+	for i := range 16 {
+		wg.Go(func() {
+			err := s.Reserve(context.Background(), newVM(fmt.Sprintf("%012x", i), "devbox"), nil)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				won++
+			} else if !errors.Is(err, banger.ErrConflict) {
+				t.Errorf("Reserve = %v, want a conflict", err)
+			}
+		})
+	}
+	wg.Wait()
+	if won != 1 {
+		t.Errorf("%d of 16 got the name, want 1", won)
+	}
+}
+
+func TestGet(t *testing.T) {
+	s := openTest(t)
+	reserve(t, s, "abc000000001", "devbox")
+	reserve(t, s, "abd000000002", "abc0") // a name that is a prefix of another id
+	reserve(t, s, "0f0000000003", "web")
+	for _, tc := range []struct {
+		ref, want string
+		kind      error
+		text      string // in message or hint
+	}{
+		{"devbox", "abc000000001", nil, ""},
+		{"abc000000001", "abc000000001", nil, ""},
+		{"abc00", "abc000000001", nil, ""},
+		{"abc0", "abd000000002", nil, ""},
+		{"abc", "abc000000001", nil, ""},
+		{"ab", "", banger.ErrInvalid, "abd000000002 (abc0)"},
+		{"0", "0f0000000003", nil, ""},
+		{"", "", banger.ErrNotFound, ""},
+		{"dexbox", "", banger.ErrNotFound, "did you mean devbox?"},
+		{"%", "", banger.ErrNotFound, ""},
+		{"zzzzzz", "", banger.ErrNotFound, "there is: "},
+		{"x'; DROP TABLE vms; --", "", banger.ErrNotFound, ""},
+	} {
+		vm, err := s.Get(t.Context(), tc.ref)
+		if string(vm.ID) != tc.want || (tc.kind == nil) != (err == nil) || tc.kind != nil && !errors.Is(err, tc.kind) {
+			t.Errorf("Get(%q) = %s, %v, want %s, %v", tc.ref, vm.ID, err, tc.want, tc.kind)
+		}
+		if err != nil && !strings.Contains(err.Error()+" "+banger.HintOf(err), tc.text) {
+			t.Errorf("Get(%q) = %v (hint %q), want %q in it", tc.ref, err, banger.HintOf(err), tc.text)
+		}
+	}
+}
+
+func TestTransitions(t *testing.T) {
+	states := []banger.VMState{banger.StateCreating, banger.StateStopped, banger.StateStarting, banger.StateRunning, banger.StateStopping, banger.StateError}
+	allowed := map[string]bool{
+		"creating stopped": true, "creating starting": true, "creating error": true, "stopped starting": true, "stopped error": true,
+		"starting running": true, "starting stopping": true, "starting stopped": true, "starting error": true, "running stopping": true,
+		"running stopped": true, "running error": true, "stopping stopped": true, "stopping error": true, "error starting": true, "error stopped": true,
+	}
+	for _, from := range states {
+		for _, to := range states {
+			s := openTest(t)
+			vm := newVM("000000000001", "x")
+			vm.State = from
+			if err := s.Reserve(t.Context(), vm, nil); err != nil {
+				t.Fatal(err)
+			}
+			want := from == to || allowed[string(from)+" "+string(to)]
+			_, err := s.Update(t.Context(), vm.ID, func(vm *banger.VM) error { vm.State = to; return nil })
+			if (err == nil) != want || err != nil && !errors.Is(err, banger.ErrConflict) {
+				t.Errorf("%s to %s: %v, want allowed %v", from, to, err, want)
+			}
+			if got, err := s.Get(t.Context(), "x"); err != nil || want && got.State != to || !want && got.State != from {
+				t.Errorf("%s to %s: stored %s, %v", from, to, got.State, err)
+			}
+		}
+	}
+}
+
+func TestUpdateFails(t *testing.T) {
+	s := openTest(t)
+	vm := reserve(t, s, "000000000001", "x")
+	if _, err := s.Update(t.Context(), "000000000009", func(*banger.VM) error { return nil }); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("Update of a missing VM = %v, want not found", err)
+	}
+	cause := errors.New("no")
+	_, err := s.Update(t.Context(), vm.ID, func(vm *banger.VM) error { vm.LastError = "x"; return cause })
+	if got, _ := s.Get(t.Context(), "x"); !errors.Is(err, cause) || got.LastError != "" {
+		t.Errorf("Update = %v and stored %q, want %v and nothing stored", err, got.LastError, cause)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Update(ctx, vm.ID, func(*banger.VM) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("Update with an ended context = %v, want canceled", err)
+	}
+}
+
+func TestLeaseExpiry(t *testing.T) {
+	s := openTest(t)
+	vm := reserve(t, s, "000000000001", "x")
+	want := Lease{VM: vm.ID, Holder: proc.Handle{PID: 3, StartTime: 9, BootID: "b"}, Expires: time.Unix(5, 7)}
+	for _, lease := range []Lease{{VM: vm.ID}, want} {
+		if err := s.PutLease(t.Context(), lease); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Leases(t.Context())
+	if diff := cmp.Diff([]Lease{want}, got); err != nil || diff != "" {
+		t.Errorf("Leases: %v, %s", err, diff)
+	}
+	if err := s.PutLease(t.Context(), Lease{VM: "000000000009"}); err == nil {
+		t.Error("PutLease of a VM that does not exist succeeded")
+	}
+}
+
+func TestCorruptRecordIsOneVMInError(t *testing.T) {
+	s := openTest(t)
+	reserve(t, s, "000000000001", "good")
+	reserve(t, s, "000000000002", "bad")
+	if _, err := s.db.Exec("UPDATE vms SET record = '{' WHERE name = 'bad'"); err != nil {
+		t.Fatal(err)
+	}
+	vms, err := s.List(t.Context())
+	if err != nil || len(vms) != 2 || vms[0].LastError != "" || vms[1].State != banger.StateError || !strings.Contains(vms[1].LastError, "can't be read") {
+		t.Errorf("List = %+v, %v, want the bad one in error", vms, err)
+	}
+}
+
+func TestMigrations(t *testing.T) {
+	for i := 1; i < len(migrations); i++ {
+		if migrations[i].id <= migrations[i-1].id {
+			t.Errorf("migration %d follows %d: ids rise", migrations[i].id, migrations[i-1].id)
+		}
+	}
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "state.db")
+	check := func(want Compatibility, kind error) {
+		t.Helper()
+		got, err := Check(ctx, path)
+		if got != want || (kind == nil) != (err == nil) || kind != nil && !errors.Is(err, kind) {
+			t.Fatalf("Check = %d, %v, want %d, %v", got, err, want, kind)
+		}
+	}
+	check(NeedsMigrate, nil)
+	s, err := Open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(Compatible, nil)
+	reserve(t, s, "000000000001", "x")
+
+	last := migrations[len(migrations)-1].id
+	broken := append(migrations[:len(migrations):len(migrations)], migration{last + 1, "broken", "CREATE TABLE half (a INTEGER); CREATE TABLE vms (a INTEGER)"})
+	if err := s.migrate(ctx, broken); err == nil {
+		t.Fatal("a broken migration succeeded")
+	}
+	var tables int
+	if err := s.db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE name = 'half'").Scan(&tables); err != nil || tables != 0 {
+		t.Errorf("a broken migration left %d tables behind, %v", tables, err)
+	}
+	check(Compatible, nil)
+	next := append(migrations[:len(migrations):len(migrations)], migration{last + 1, "next", "ALTER TABLE vms ADD COLUMN extra INTEGER"})
+	if err := s.migrate(ctx, next); err != nil {
+		t.Fatal(err)
+	}
+	if vms, err := s.List(ctx); err != nil || len(vms) != 1 {
+		t.Errorf("List after a migration = %v, %v, want the one VM", vms, err)
+	}
+	s.Close()
+	check(Incompatible, banger.ErrUnsupported)
+	if _, err := Open(ctx, path); !errors.Is(err, banger.ErrUnsupported) {
+		t.Errorf("Open of a newer database = %v, want unsupported", err)
+	}
+}
+
+func TestNoDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	if err := os.WriteFile(path, []byte(strings.Repeat("this is no database\n", 500)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); !errors.Is(err, banger.ErrCorrupt) {
+		t.Errorf("Open = %v, want corrupt", err)
+	}
+	if got, err := Check(t.Context(), path); got != Incompatible || !errors.Is(err, banger.ErrCorrupt) {
+		t.Errorf("Check = %d, %v, want incompatible, corrupt", got, err)
+	}
+	if _, err := Open(t.Context(), filepath.Join(path, "below")); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Open below a file = %v, want unavailable", err)
+	}
+}
+
+func BenchmarkListThousand(b *testing.B) {
+	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "state.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	err = s.within(b.Context(), func(tx *sql.Tx) error {
+		for i := range 1000 {
+			vm := newVM(fmt.Sprintf("%012x", i), fmt.Sprintf("vm-%d", i))
+			if _, err := tx.Exec("INSERT INTO vms VALUES (?, ?, ?, ?, ?)", vm.ID, vm.Spec.Name, vm.State, i,
+				fmt.Sprintf(`{"id":%q,"spec":{"name":%q},"state":"stopped"}`, vm.ID, vm.Spec.Name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if vms, err := s.List(b.Context()); err != nil || len(vms) != 1000 {
+			b.Fatal(len(vms), err)
+		}
+	}
+}
