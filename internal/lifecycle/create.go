@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/proc"
+	"banger/internal/store"
+)
+
+// Create makes a VM and starts it when the request says so. holder is the process whose end removes a VM that asks for it.
+// Unlike all other operations it ends with ctx: a caller that leaves has its creation undone. A VM that does not boot is
+// kept in state error.
+func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error) {
+	m.active.Add(1)
+	defer m.rest()
+	m.work.Add(1)
+	defer m.work.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(m.life, cancel)()
+
+	vmm, err := m.probe(ctx)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	vm, err := m.draft(req, vmm)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	if !req.Remove {
+		holder = nil
+	}
+	claimed, release, err := m.claims.takeYielding(ctx, vm.ID)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	defer release()
+	vm, err = m.create(claimed, req, vm, holder, vmm, progress)
+	if err != nil {
+		if cause := context.Cause(claimed); cause != nil && !isBootFailure(err) {
+			err = &banger.Error{Kind: banger.ErrInterrupted, Err: errors.Join(cause, err)}
+		}
+		return vm, &banger.Error{Op: "create vm", Subject: vm.Spec.Name, Err: err}
+	}
+	m.Log.InfoContext(ctx, "created", "vm", vm.ID, "name", vm.Spec.Name, "state", vm.State)
+	return vm, nil
+}
+
+// draft resolves what the request leaves open and checks the result.
+func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
+	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels,
+		VCPU: defaultVCPU(m.Defaults.CPUs, vmm.Accel), MemoryMiB: defaultMemory(m.Defaults.MemoryMiB), DiskBytes: defaultDiskBytes}
+	if spec.Name == "" {
+		spec.Name = randomName()
+	}
+	if spec.Image == "" {
+		spec.Image = m.Defaults.Image
+	}
+	if req.VCPU != nil {
+		spec.VCPU = *req.VCPU
+	}
+	if req.MemoryMiB != nil {
+		spec.MemoryMiB = *req.MemoryMiB
+	}
+	if req.DiskBytes != nil {
+		spec.DiskBytes = *req.DiskBytes
+	}
+	if err := spec.Validate(); err != nil {
+		return banger.VM{}, err
+	}
+	return banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: m.Defaults.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}, nil
+}
+
+// create holds the claim. On error everything is undone, but for a VM that did not boot.
+func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.VM, holder *proc.Handle, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+	vm, err := m.reserve(ctx, vm, holder, req.Name == "")
+	if err != nil {
+		return vm, err
+	}
+	row, err := m.fill(ctx, req, vm, vmm, progress)
+	switch {
+	case err == nil && holder != nil:
+		m.watchLease(store.Lease{VM: vm.ID, Holder: *holder})
+	case isBootFailure(err) && holder != nil:
+		m.keepFailed(ctx, vm.ID)
+	case err != nil && !isBootFailure(err):
+		return vm, errors.Join(err, m.erase(ctx, vm.ID))
+	}
+	return row, err
+}
+
+// fill makes all of a reserved VM. It undoes nothing.
+func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+	image, err := m.parts(ctx, vm, progress)
+	if err != nil {
+		return vm, err
+	}
+	if vm, err = m.update(ctx, vm.ID, func(vm *banger.VM) { vm.ImageKey = image.Key }); err != nil {
+		return vm, err
+	}
+	end := progress.Begin("disk", "applying work seed")
+	if err := m.Homes.Create(ctx, Home{ID: vm.ID, Name: vm.Spec.Name, ImageKey: image.Key, DiskBytes: vm.Spec.DiskBytes,
+		GitName: req.GitName, GitEmail: req.GitEmail}); err != nil {
+		return vm, fmt.Errorf("make disk: %w", err)
+	}
+	end()
+	if err := ctx.Err(); err != nil {
+		return vm, err
+	}
+	if req.Start {
+		return m.boot(ctx, vm, vmm, progress)
+	}
+	return m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State = banger.StateStopped })
+}
+
+// reserve stores the record. A generated name that is taken is replaced by another.
+func (m *Manager) reserve(ctx context.Context, vm banger.VM, holder *proc.Handle, generated bool) (banger.VM, error) {
+	for attempt := 0; ; attempt++ {
+		err := m.Store.Reserve(ctx, vm, holder)
+		if err == nil || !generated || attempt == 10 || !errors.Is(err, banger.ErrConflict) {
+			return vm, err
+		}
+		vm.Spec.Name = randomName()
+	}
+}
+
+// parts gets image and kernel ready, both at once.
+func (m *Manager) parts(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (image banger.Image, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	var imageErr, kernelErr error
+	group.Go(func() {
+		if image, imageErr = m.Images.Ensure(ctx, vm.Spec.Image, progress); imageErr != nil {
+			cancel()
+		}
+	})
+	group.Go(func() {
+		if _, kernelErr = m.Kernels.Ensure(ctx, vm.Kernel, progress); kernelErr != nil {
+			cancel()
+		}
+	})
+	group.Wait()
+	return image, firstCause(imageErr, kernelErr)
+}
+
+// firstCause prefers the error that made the other one be canceled.
+func firstCause(a, b error) error {
+	switch {
+	case a == nil || errors.Is(a, context.Canceled) && b != nil && !errors.Is(b, context.Canceled):
+		return b
+	case b == nil || errors.Is(b, context.Canceled):
+		return a
+	}
+	return errors.Join(a, b)
+}

@@ -1,0 +1,67 @@
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"banger"
+	"banger/internal/store"
+)
+
+// watchLease deletes the VM when its lease ends: the holder is gone, or the time has come.
+func (m *Manager) watchLease(lease store.Lease) {
+	m.spawn(context.Background(), func(ctx context.Context) {
+		if lease.Expires.IsZero() {
+			if err := m.Gone(ctx, lease.Holder); err != nil {
+				if ctx.Err() == nil {
+					m.Log.ErrorContext(ctx, "watch lease", "vm", lease.VM, "err", err)
+				}
+				return
+			}
+		} else {
+			timer := time.NewTimer(lease.Expires.Sub(m.Now()))
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		m.endLease(ctx, lease)
+	})
+}
+
+func (m *Manager) endLease(ctx context.Context, lease store.Lease) {
+	vm, release, err := m.claimForEnd(ctx, string(lease.VM))
+	if err != nil {
+		return // deleted already, or the daemon ends
+	}
+	defer release()
+	if lease.Expires.IsZero() && neverBooted(vm) {
+		m.keepFailed(ctx, vm.ID)
+		return
+	}
+	m.active.Add(1)
+	defer m.rest()
+	if err := m.remove(ctx, vm); err != nil {
+		m.Log.ErrorContext(ctx, "delete vm whose lease ended", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+		return
+	}
+	m.Log.InfoContext(ctx, "deleted: its lease ended", "vm", vm.ID, "name", vm.Spec.Name)
+}
+
+func neverBooted(vm banger.VM) bool {
+	return vm.State == banger.StateError && vm.Exit != nil && vm.Boots == 0
+}
+
+// keepFailed gives a VM that did not boot some time for a look, whether or not its holder lives.
+func (m *Manager) keepFailed(ctx context.Context, id banger.VMID) {
+	ctx, cancel := fresh(ctx)
+	defer cancel()
+	lease := store.Lease{VM: id, Expires: m.Now().Add(failedRunKept)}
+	if err := m.Store.PutLease(ctx, lease); err != nil {
+		m.Log.ErrorContext(ctx, "keep vm for a look", "vm", id, "err", err)
+		return
+	}
+	m.watchLease(lease)
+}

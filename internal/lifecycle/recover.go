@@ -1,0 +1,89 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+
+	"banger"
+)
+
+// Recover makes records and host agree after any end of the last daemon. It returns when every VM is either settled or claimed:
+// taking up active ones goes on beside, so a request on one of them waits and the others do not. One bad VM does not keep the
+// daemon from opening. Call it once, before any operation.
+func (m *Manager) Recover(ctx context.Context) error {
+	vms, err := m.Store.List(ctx)
+	if err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	known := map[banger.VMID]bool{}
+	for _, vm := range vms {
+		known[vm.ID] = true
+		switch {
+		case vm.State == banger.StateCreating:
+			if err := m.erase(ctx, vm.ID); err != nil {
+				m.Log.ErrorContext(ctx, "undo a creation that was cut off", "vm", vm.ID, "err", err)
+			}
+		case isActive(vm.State):
+			m.takeUp(vm)
+		default:
+			m.settle(ctx, vm)
+		}
+	}
+	m.removeStrays(ctx, known)
+	leases, err := m.Store.Leases(ctx)
+	if err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	for _, lease := range leases {
+		m.watchLease(lease)
+	}
+	return nil
+}
+
+// takeUp resumes an active VM in the background, with its claim held from now on.
+func (m *Manager) takeUp(vm banger.VM) {
+	claimed, release, err := m.claims.takeYielding(m.life, vm.ID)
+	if err != nil {
+		return // the daemon ends
+	}
+	m.active.Add(1)
+	m.work.Go(func() {
+		defer m.rest()
+		defer release()
+		if err := m.resume(claimed, vm); err != nil && claimed.Err() == nil {
+			m.fail(claimed, vm, err)
+		}
+	})
+}
+
+// settle ends processes that a stopped VM can't have.
+func (m *Manager) settle(ctx context.Context, vm banger.VM) {
+	_, supervisor, vmm, err := m.Machines.Handles(vm.ID)
+	if err == nil && (supervisor || vmm) {
+		err = m.finish(ctx, vm.ID)
+	}
+	if err != nil {
+		m.Log.ErrorContext(ctx, "settle", "vm", vm.ID, "err", err)
+	}
+}
+
+// removeStrays removes directories that no record names and no process uses.
+func (m *Manager) removeStrays(ctx context.Context, known map[banger.VMID]bool) {
+	ids, err := m.Homes.List()
+	if err != nil {
+		m.Log.ErrorContext(ctx, "list directories of VMs", "err", err)
+	}
+	for _, id := range ids {
+		if known[id] {
+			continue
+		}
+		_, supervisor, vmm, err := m.Machines.Handles(id)
+		if err != nil || supervisor || vmm {
+			m.Log.WarnContext(ctx, "directory without a record is left alone", "vm", id, "supervisor", supervisor, "vmm", vmm, "err", err)
+			continue
+		}
+		if err := m.Homes.Remove(id); err != nil {
+			m.Log.ErrorContext(ctx, "remove directory without a record", "vm", id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"banger"
+	"banger/internal/machine"
+)
+
+// bootFailure is a run that ended before its guest was ready. The VM is kept in state error.
+type bootFailure struct{ exit banger.Exit }
+
+func (e *bootFailure) Error() string {
+	text := describe(e.exit)
+	if e.exit.Console != "" {
+		text += "\nlast lines of the console:\n" + strings.TrimRight(e.exit.Console, "\n")
+	}
+	return text
+}
+
+// Unwrap gives the kind: what was asked for is not there.
+func (e *bootFailure) Unwrap() error { return banger.ErrUnavailable }
+
+func isBootFailure(err error) bool {
+	var failure *bootFailure
+	return errors.As(err, &failure)
+}
+
+// Start boots a stopped VM and returns when its guest is ready. A running VM is no error.
+// Errors: ErrNotFound; ErrConflict while it is created or stopped; ErrUnavailable when the guest does not get ready: the VM is in
+// state error then.
+func (m *Manager) Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
+		vm, err := m.Store.Get(ctx, ref)
+		if err != nil {
+			return banger.VM{}, err
+		}
+		ctx, release, err := m.claims.takeYielding(ctx, vm.ID)
+		if err != nil {
+			return banger.VM{}, err
+		}
+		defer release()
+		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil || vm.State == banger.StateRunning {
+			return vm, err
+		}
+		if vm, err = m.start(ctx, vm, progress); err != nil {
+			return vm, &banger.Error{Op: "start vm", Subject: vm.Spec.Name, Err: err}
+		}
+		m.Log.InfoContext(ctx, "started", "vm", vm.ID, "name", vm.Spec.Name, "accel", vm.Accel)
+		return vm, nil
+	})
+}
+
+// start holds the claim. A start that fails before there was a guest leaves no process and state error, or stopped when the VM
+// was told to stop; one that is cut off by the daemon's end is left to the next Recover.
+func (m *Manager) start(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (banger.VM, error) {
+	vmm, err := m.probe(ctx)
+	if err != nil {
+		return vm, err
+	}
+	if err := m.Homes.Check(vm.ID); err != nil {
+		return vm, err
+	}
+	vm, err = m.boot(ctx, vm, vmm, progress)
+	if err == nil || isBootFailure(err) || vm.State != banger.StateStarting || m.life.Err() != nil {
+		return vm, err
+	}
+	if stopErr := m.finish(ctx, vm.ID); stopErr != nil {
+		return vm, errors.Join(err, stopErr)
+	}
+	yielded := errors.Is(context.Cause(ctx), errYield)
+	if yielded {
+		err = &banger.Error{Kind: banger.ErrConflict, Err: errYield}
+	}
+	row, storeErr := m.update(ctx, vm.ID, func(vm *banger.VM) {
+		if vm.State, vm.LastError = banger.StateError, err.Error(); yielded {
+			vm.State, vm.LastError = banger.StateStopped, ""
+		}
+	})
+	return row, errors.Join(err, storeErr)
+}
+
+// boot launches a run and waits until its guest is ready. It undoes nothing: on error a supervisor may run.
+func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+	cfg, err := m.machineConfig(ctx, vm, vmm, progress)
+	if err != nil {
+		return vm, err
+	}
+	end := progress.Begin("boot", "starting the VM")
+	row, err := m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
+		vm.State, vm.LastError, vm.Exit = banger.StateStarting, "", nil
+		return nil
+	})
+	if err != nil {
+		return vm, err
+	}
+	if err := m.Machines.Launch(ctx, cfg); err != nil {
+		return row, fmt.Errorf("start the machine: %w", err)
+	}
+	if vm, err = m.awaitReady(ctx, row); err != nil {
+		return vm, err
+	}
+	end()
+	return vm, nil
+}
+
+// awaitReady brings a starting VM to running and watches it from then on.
+func (m *Manager) awaitReady(ctx context.Context, vm banger.VM) (banger.VM, error) {
+	status, err := m.Machines.Ready(ctx, vm.ID)
+	if err != nil {
+		return vm, fmt.Errorf("wait for the guest: %w", err)
+	}
+	if status.Exit != nil {
+		return m.failedBoot(ctx, vm, *status.Exit)
+	}
+	row, err := m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
+		vm.State, vm.Accel, vm.StartedAt = banger.StateRunning, status.Accel, m.Now().UTC()
+		vm.Boots++
+		return nil
+	})
+	if err != nil {
+		return vm, err
+	}
+	m.watch(row)
+	return row, nil
+}
+
+// failedBoot records a run that ended before its guest was ready.
+func (m *Manager) failedBoot(ctx context.Context, vm banger.VM, exit banger.Exit) (banger.VM, error) {
+	vm, err := m.ended(ctx, vm, exit, banger.StateError)
+	if err != nil {
+		return vm, err
+	}
+	m.Log.WarnContext(ctx, "boot failed", "vm", vm.ID, "name", vm.Spec.Name, "cause", exit.Cause, "detail", exit.Detail)
+	return vm, &banger.Error{Kind: banger.ErrUnavailable, Err: &bootFailure{exit}, Hint: "banger vm logs " + vm.Spec.Name}
+}
+
+func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (machine.Config, error) {
+	image, err := m.Images.Get(vm.ImageKey)
+	if err != nil {
+		return machine.Config{}, err
+	}
+	kernel, err := m.Kernels.Ensure(ctx, vm.Kernel, progress)
+	if err != nil {
+		return machine.Config{}, err
+	}
+	initrd, err := m.Kernels.Initrd(ctx, kernel, m.Guest)
+	if err != nil {
+		return machine.Config{}, fmt.Errorf("make initrd: %w", err)
+	}
+	home, base, parts := m.Dir.VM(vm.ID), m.Dir.Image(image.Key), m.Dir.Kernel(kernel.Name)
+	return machine.Config{
+		ID: vm.ID, Name: vm.Spec.Name, Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
+		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
+		Base: base.Rootfs(), Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.Defaults.BootDeadline,
+		Env: vm.Spec.Env, User: vm.Spec.User,
+	}, nil
+}
