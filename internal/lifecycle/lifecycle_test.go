@@ -1,0 +1,513 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+)
+
+func (w *world) create(name string, start bool) (banger.VM, error) {
+	return w.Create(w.t.Context(), api.CreateRequest{Name: name, Start: start}, nil, nil)
+}
+
+func (w *world) mustCreate(name string, start bool) banger.VM {
+	w.t.Helper()
+	vm, err := w.create(name, start)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return vm
+}
+
+func (w *world) get(ref string) banger.VM {
+	w.t.Helper()
+	vm, err := w.daemon.db.Get(w.t.Context(), ref)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return vm
+}
+
+// await waits for a VM's state; the watchers bring it about without polling, tests have to look.
+func (w *world) await(what string, done func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited in vain for %s; VMs: %+v", what, w.list())
+		}
+	}
+}
+
+func TestLife(t *testing.T) {
+	w := newWorld(t)
+	vm := w.mustCreate("devbox", false)
+	if vm.State != banger.StateStopped || vm.Spec.VCPU != 1 || vm.Spec.MemoryMiB != 2048 || vm.Spec.DiskBytes != 8<<30 || vm.ImageKey != "key" {
+		t.Errorf("created %+v", vm)
+	}
+	for range 2 { // a running VM is no error
+		vm, err := w.Start(t.Context(), "devbox", nil)
+		if err != nil || vm.State != banger.StateRunning || vm.Boots != 1 || vm.StartedAt.IsZero() || vm.Accel != "tcg" {
+			t.Fatalf("Start = %+v, %v", vm, err)
+		}
+	}
+	cfg := w.runs[vm.ID].cfg
+	if cfg.Name != "devbox" || cfg.Disk != w.dir.VM(vm.ID).Disk() || cfg.Base != w.dir.Image("key").Rootfs() || cfg.Initrd != "/initrd" || cfg.BootDeadline != time.Minute {
+		t.Errorf("machine config = %+v", cfg)
+	}
+	if _, err := w.Delete(t.Context(), "devbox", false, nil); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("Delete of a running VM = %v, want a conflict", err)
+	}
+	for range 2 {
+		vm, err := w.Stop(t.Context(), "devbox", 0, nil)
+		if err != nil || vm.State != banger.StateStopped || vm.Exit == nil || vm.Exit.Cause != banger.ExitPowerOff {
+			t.Fatalf("Stop = %+v, %v", vm, err)
+		}
+	}
+	if vm, err := w.Start(t.Context(), "devbox", nil); err != nil || vm.Boots != 2 || vm.Exit != nil {
+		t.Fatalf("second Start = %+v, %v", vm, err)
+	}
+	if _, err := w.Delete(t.Context(), "devbox", true, nil); err != nil {
+		t.Fatal(err)
+	}
+	if wrong := w.broken(); len(wrong) > 0 || len(w.list()) > 0 {
+		t.Errorf("left: %v", wrong)
+	}
+	if _, err := w.Start(t.Context(), "devbox", nil); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("Start of a deleted VM = %v, want not found", err)
+	}
+}
+
+func TestBadRequestsLeaveNothing(t *testing.T) {
+	num := func(n int) *int { return &n }
+	size := func(n int64) *int64 { return &n }
+	w := newWorld(t)
+	w.mustCreate("taken", false)
+	for _, tc := range []struct {
+		what string
+		req  api.CreateRequest
+		kind error
+	}{
+		{"bad name", api.CreateRequest{Name: "No_Good"}, banger.ErrInvalid},
+		{"no vcpu", api.CreateRequest{VCPU: num(0)}, banger.ErrInvalid},
+		{"little memory", api.CreateRequest{MemoryMiB: num(10)}, banger.ErrInvalid},
+		{"small disk", api.CreateRequest{DiskBytes: size(1024)}, banger.ErrInvalid},
+		{"name taken", api.CreateRequest{Name: "taken"}, banger.ErrConflict},
+		{"unknown image", api.CreateRequest{Image: "nosuch"}, banger.ErrNotFound},
+	} {
+		if _, err := w.Create(t.Context(), tc.req, nil, nil); !errors.Is(err, tc.kind) {
+			t.Errorf("%s: Create = %v, want %v", tc.what, err, tc.kind)
+		}
+	}
+	w.noSpace = &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("no space left on device")}
+	if _, err := w.create("full", true); !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(err.Error(), "no space") {
+		t.Errorf("no space: Create = %v", err)
+	}
+	w.accelErr = &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("no qemu")}
+	if _, err := w.create("noqemu", true); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("no VMM: Create = %v", err)
+	}
+	if wrong := w.broken(); len(wrong) > 0 || len(w.list()) != 1 {
+		t.Errorf("left: %v, %+v", wrong, w.list())
+	}
+}
+
+func TestRunsThatEnd(t *testing.T) {
+	for _, tc := range []struct {
+		cause banger.ExitCause
+		state banger.VMState
+	}{
+		{banger.ExitPowerOff, banger.StateStopped},
+		{banger.ExitKilled, banger.StateStopped},
+		{banger.ExitPanic, banger.StateError},
+		{banger.ExitCrash, banger.StateError},
+	} {
+		w := newWorld(t)
+		vm := w.mustCreate("x", true)
+		w.guestEnds(vm.ID, tc.cause)
+		w.await(string(tc.cause), func() bool { return w.get("x").State != banger.StateRunning })
+		w.settle()
+		got := w.get("x")
+		if got.State != tc.state || got.Exit == nil || got.Exit.Cause != tc.cause || (got.LastError != "") != (tc.state == banger.StateError) {
+			t.Errorf("%s: %+v, want state %s", tc.cause, got, tc.state)
+		}
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Errorf("%s: %v", tc.cause, wrong)
+		}
+		if _, err := w.Start(t.Context(), "x", nil); err != nil {
+			t.Errorf("%s: Start afterwards: %v", tc.cause, err)
+		}
+	}
+}
+
+func TestGuestRebootIsARestart(t *testing.T) {
+	w := newWorld(t)
+	vm := w.mustCreate("x", true)
+	w.guestEnds(vm.ID, banger.ExitReboot)
+	w.await("the second boot", func() bool { vm := w.get("x"); return vm.State == banger.StateRunning && vm.Boots == 2 })
+}
+
+func TestFailedBootIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.boot = banger.ExitNoBoot
+	vm, err := w.Create(t.Context(), api.CreateRequest{Name: "mute", Start: true, Remove: true}, w.holder(7), nil)
+	if !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(err.Error(), "did not get ready") || !strings.Contains(err.Error(), "last words") {
+		t.Errorf("Create = %v, want the reason and the console", err)
+	}
+	w.exits(7)
+	w.restart()
+	if vm = w.get("mute"); vm.State != banger.StateError || vm.Exit.Cause != banger.ExitNoBoot || vm.LastError == "" {
+		t.Errorf("kept %+v, want state error by no-boot", vm)
+	}
+	leases, err := w.daemon.db.Leases(t.Context())
+	if err != nil || len(leases) != 1 || leases[0].Expires.Before(time.Now().Add(50*time.Minute)) {
+		t.Fatalf("leases = %+v, %v, want one that ends in an hour", leases, err)
+	}
+	leases[0].Expires = time.Now().Add(-time.Second)
+	if err := w.daemon.db.PutLease(t.Context(), leases[0]); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.await("its end", func() bool { return len(w.list()) == 0 })
+	w.await("nothing left", func() bool { return len(w.broken()) == 0 })
+}
+
+func TestLease(t *testing.T) {
+	for _, tc := range []struct {
+		what   string
+		events func(w *world)
+	}{
+		{"holder ends", func(w *world) { w.exits(7) }},
+		{"holder ends after a restart", func(w *world) { w.restart(); w.exits(7) }},
+		{"holder ends while no daemon runs", func(w *world) {
+			w.shut()
+			w.exits(7)
+			w.open()
+		}},
+	} {
+		w := newWorld(t)
+		if _, err := w.Create(t.Context(), api.CreateRequest{Name: "x", Start: true, Remove: true}, w.holder(7), nil); err != nil {
+			t.Fatal(err)
+		}
+		w.mustCreate("other", true)
+		tc.events(w)
+		w.await(tc.what, func() bool { return len(w.list()) == 1 && len(w.broken()) == 0 })
+		if w.get("other").State != banger.StateRunning {
+			t.Errorf("%s: the other VM is %s", tc.what, w.get("other").State)
+		}
+	}
+}
+
+func TestCallerLeaves(t *testing.T) {
+	w := newWorld(t)
+	w.slow = make(chan struct{})
+	launched := func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.runs) > 0 }
+
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() {
+		_, err := w.Create(ctx, api.CreateRequest{Name: "x", Start: true}, nil, nil)
+		failed <- err
+	}()
+	w.await("the launch", launched)
+	cancel()
+	if err := <-failed; !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("Create = %v, want interrupted", err)
+	}
+	if wrong := w.broken(); len(wrong) > 0 || len(w.list()) > 0 {
+		t.Errorf("a creation whose caller left was not undone: %v, %+v", wrong, w.list())
+	}
+
+	vm := w.mustCreate("y", false)
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		_, err := w.Start(ctx, "y", nil)
+		failed <- err
+	}()
+	w.await("starting", func() bool { return w.get("y").State == banger.StateStarting })
+	cancel()
+	if err := <-failed; !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("Start = %v, want interrupted", err)
+	}
+	close(w.slow)
+	w.await("the start that goes on", func() bool { return w.get(string(vm.ID)).State == banger.StateRunning })
+}
+
+func TestStopEndsAStart(t *testing.T) {
+	for _, end := range []string{"stop", "delete"} {
+		w := newWorld(t)
+		w.slow = make(chan struct{})
+		w.mustCreate("x", false)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := w.Start(t.Context(), "x", nil)
+			failed <- err
+		}()
+		w.await("starting", func() bool { return w.get("x").State == banger.StateStarting })
+		var err error
+		if end == "stop" {
+			_, err = w.Stop(t.Context(), "x", 0, nil)
+		} else {
+			_, err = w.Delete(t.Context(), "x", true, nil)
+		}
+		if err != nil {
+			t.Errorf("%s during a start: %v", end, err)
+		}
+		if err := <-failed; !errors.Is(err, banger.ErrConflict) {
+			t.Errorf("%s: Start = %v, want a conflict", end, err)
+		}
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Errorf("%s: %v", end, wrong)
+		}
+	}
+}
+
+// Daemon, supervisor and VMM die in every combination while a VM runs.
+func TestDeathsWhileRunning(t *testing.T) {
+	for _, tc := range []struct {
+		what            string
+		supervisor, vmm bool
+		recorded        banger.ExitCause
+		state           banger.VMState
+		adopted         int
+	}{
+		{"daemon alone", false, false, "", banger.StateRunning, 0},
+		{"supervisor", true, false, "", banger.StateRunning, 1},
+		{"supervisor and VMM", true, true, "", banger.StateStopped, 0},
+		{"power-off with a record", true, true, banger.ExitPowerOff, banger.StateStopped, 0},
+		{"panic with a record", true, true, banger.ExitPanic, banger.StateError, 0},
+	} {
+		for _, down := range []bool{false, true} { // is the daemon down meanwhile?
+			w := newWorld(t)
+			vm := w.mustCreate("x", true)
+			if down {
+				w.shut()
+			}
+			if tc.recorded != "" {
+				w.guestEnds(vm.ID, tc.recorded)
+			}
+			w.killProcesses(vm.ID, tc.supervisor, tc.vmm)
+			if down {
+				w.open()
+			}
+			w.await(tc.what, func() bool {
+				w.settle()
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.runs[vm.ID].starts == tc.adopted
+			})
+			w.await(tc.what, func() bool { return w.get("x").State == tc.state && len(w.broken()) == 0 })
+			if got := w.get("x"); tc.recorded != "" && got.Exit.Cause != tc.recorded {
+				t.Errorf("%s, daemon down %v: exit %+v", tc.what, down, got.Exit)
+			}
+			if tc.state == banger.StateRunning { // it is watched still
+				w.guestEnds(vm.ID, banger.ExitPowerOff)
+				w.await("the watched end", func() bool { return w.get("x").State == banger.StateStopped })
+			}
+		}
+	}
+}
+
+// A supervisor that is dead at stop does not keep a VMM alive.
+func TestStopWithoutSupervisor(t *testing.T) {
+	w := newWorld(t)
+	vm := w.mustCreate("x", true)
+	w.mu.Lock()
+	w.runs[vm.ID].supervisor = false // unnoticed: the connection still stands
+	w.mu.Unlock()
+	got, err := w.Stop(t.Context(), "x", 0, nil)
+	if err != nil || got.State != banger.StateStopped || got.Exit.Cause != banger.ExitKilled {
+		t.Errorf("Stop = %+v, %v, want killed", got, err)
+	}
+	if wrong := w.broken(); len(wrong) > 0 {
+		t.Error(wrong)
+	}
+}
+
+// script is every operation on one VM; it goes on after an error, as users do.
+func (w *world) script() (failed error) {
+	keep := func(err error) {
+		if failed == nil {
+			failed = err
+		}
+	}
+	ctx := context.Background()
+	_, err := w.Create(ctx, api.CreateRequest{Name: "x", Start: true}, nil, nil)
+	keep(err)
+	_, err = w.Stop(ctx, "x", 0, nil)
+	keep(err)
+	_, err = w.Start(ctx, "x", nil)
+	keep(err)
+	_, err = w.Create(ctx, api.CreateRequest{Name: "y", Start: true, Remove: true}, w.holder(7), nil)
+	keep(err)
+	_, err = w.Delete(ctx, "x", true, nil)
+	keep(err)
+	return failed
+}
+
+func TestEachStepFails(t *testing.T) {
+	for step := 0; ; step++ {
+		w := newWorld(t)
+		w.failStep = step
+		err := w.do(w.script)
+		if w.lastOp == "" {
+			if err != nil {
+				t.Fatalf("no step failed and yet: %v", err)
+			}
+			t.Logf("%d steps", step)
+			break
+		}
+		w.settle()
+		w.restart()
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Fatalf("failed at step %d (%s): %v", step, w.lastOp, wrong)
+		}
+		w.clear(step)
+	}
+}
+
+func TestEachStepCrashes(t *testing.T) {
+	for step := 0; ; step++ {
+		w := newWorld(t)
+		w.crashAt = step
+		if w.do(w.script); w.lastOp == "" {
+			t.Logf("%d steps", step)
+			break
+		}
+		w.restart()
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Fatalf("crashed at step %d (%s): %v", step, w.lastOp, wrong)
+		}
+		w.clear(step)
+	}
+}
+
+// A daemon that crashes while it recovers from a crash converges still.
+func TestCrashDuringRecovery(t *testing.T) {
+	for first := 0; ; first++ {
+		w := newWorld(t)
+		w.crashAt = first
+		if w.do(w.script); w.lastOp == "" {
+			break
+		}
+		for second := range 6 {
+			w.mu.Lock()
+			w.steps, w.crashAt, w.crashed = 0, second, make(chan struct{})
+			w.mu.Unlock()
+			manager := w.newDaemon()
+			w.do(func() error { return manager.Recover(context.Background()) })
+			w.crash()
+		}
+		w.restart()
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Fatalf("crashed at step %d and then during recovery: %v", first, wrong)
+		}
+		w.clear(first)
+	}
+}
+
+// clear ends the leases and deletes what is left; then nothing may be there.
+func (w *world) clear(step int) {
+	w.t.Helper()
+	for pid := range w.holders {
+		w.exits(pid)
+	}
+	for _, vm := range w.list() {
+		if _, err := w.Delete(w.t.Context(), string(vm.ID), true, nil); err != nil && !errors.Is(err, banger.ErrNotFound) {
+			w.t.Fatalf("step %d (%s): delete: %v", step, w.lastOp, err)
+		}
+	}
+	w.await("nothing left", func() bool { return len(w.list()) == 0 && len(w.broken()) == 0 && len(w.homes) == 0 })
+}
+
+// Many users and deaths at once: whatever they do, records and processes agree in the end.
+func TestRandomInterleavings(t *testing.T) {
+	const users, rounds = 6, 40
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w := newWorld(t)
+	var group sync.WaitGroup
+	for user := range users {
+		dice := rand.New(rand.NewPCG(seed, uint64(user)))
+		group.Go(func() {
+			for range rounds {
+				w.randomAct(dice)
+			}
+		})
+	}
+	group.Wait()
+	w.settle()
+	w.await("agreement", func() bool { return len(w.broken()) == 0 })
+	w.restart()
+	if wrong := w.broken(); len(wrong) > 0 {
+		t.Fatalf("seed %d: %v", seed, wrong)
+	}
+	w.clear(0)
+}
+
+func (w *world) randomAct(dice *rand.Rand) {
+	name := fmt.Sprintf("vm-%d", dice.IntN(3))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if dice.IntN(4) == 0 {
+		time.AfterFunc(time.Duration(dice.IntN(2000))*time.Microsecond, cancel)
+	}
+	var err error
+	switch dice.IntN(8) {
+	case 0, 1:
+		_, err = w.Create(ctx, api.CreateRequest{Name: name, Start: dice.IntN(2) == 0}, nil, nil)
+	case 2, 3:
+		_, err = w.Start(ctx, name, nil)
+	case 4:
+		_, err = w.Stop(ctx, name, 0, nil)
+	case 5:
+		_, err = w.Delete(ctx, name, dice.IntN(2) == 0, nil)
+	default:
+		vm, getErr := w.daemon.db.Get(ctx, name)
+		w.mu.Lock()
+		r := w.runs[vm.ID]
+		w.mu.Unlock()
+		if getErr != nil || r == nil {
+			return
+		}
+		if dice.IntN(2) == 0 {
+			w.killProcesses(vm.ID, true, dice.IntN(2) == 0)
+		} else {
+			w.guestEnds(vm.ID, []banger.ExitCause{banger.ExitPowerOff, banger.ExitReboot, banger.ExitPanic}[dice.IntN(3)])
+		}
+	}
+	for _, kind := range []error{banger.ErrConflict, banger.ErrNotFound, banger.ErrInterrupted, banger.ErrUnavailable, context.Canceled} {
+		if errors.Is(err, kind) {
+			return
+		}
+	}
+	if err != nil {
+		w.t.Errorf("unexpected: %v", err)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	for _, tc := range []struct {
+		cpus, memory int
+		accel        string
+		vcpu, mib    int
+	}{
+		{2, 1024, "kvm", 1, 256}, {8, 16384, "kvm", 2, 2048}, {64, 262144, "kvm", 4, 8192}, {64, 262144, "tcg", 1, 8192},
+	} {
+		if v, m := defaultVCPU(tc.cpus, tc.accel), defaultMemory(tc.memory); v != tc.vcpu || m != tc.mib {
+			t.Errorf("defaults of %d cpus, %d MiB, %s = %d, %d, want %d, %d", tc.cpus, tc.memory, tc.accel, v, m, tc.vcpu, tc.mib)
+		}
+	}
+	for range 100 {
+		if name := randomName(); banger.ValidateVMName(name) != nil {
+			t.Errorf("randomName() = %q", name)
+		}
+	}
+}

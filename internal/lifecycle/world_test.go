@@ -1,0 +1,556 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/machine"
+	"banger/internal/proc"
+	"banger/internal/statedir"
+	"banger/internal/store"
+)
+
+var errPlanned = errors.New("planned failure")
+
+// world is a host with real state: a database, directories, supervisors and VMMs. It outlives the daemon's managers.
+type world struct {
+	t        *testing.T
+	dir      statedir.Dir
+	mu       sync.Mutex
+	homes    map[banger.VMID]bool
+	runs     map[banger.VMID]*run
+	holders  map[int]chan struct{} // by pid; closed: gone
+	boot     banger.ExitCause      // "": guests get ready; else how each boot ends
+	slow     chan struct{}         // not nil: guests get ready when it is closed
+	noSpace  error                 // what Homes.Create gives
+	steps    int
+	failStep int // -1: none
+	crashAt  int
+	crashed  chan struct{}
+	lastOp   string
+	accelErr error
+
+	*Manager
+	daemon *daemon
+}
+
+// run is one run of a VM: what the supervisor's and the VMM's processes are.
+type run struct {
+	cfg        machine.Config
+	supervisor bool
+	vmm        bool
+	lost       chan struct{} // closed when this supervisor died
+	ready      chan struct{}
+	ended      chan struct{}
+	exit       banger.Exit // once ended
+	record     bool        // exit.json is there
+	starts     int
+}
+
+// daemon is one life of bangerd. After its crash nothing that it does has an effect.
+type daemon struct {
+	w    *world
+	dead bool
+	db   *store.Store
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, runs: map[banger.VMID]*run{},
+		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{})}
+	t.Cleanup(w.shut)
+	w.open()
+	return w
+}
+
+// open starts a daemon.
+func (w *world) open() {
+	w.t.Helper()
+	w.Manager = w.newDaemon()
+	if err := w.Recover(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) newDaemon() *Manager {
+	w.t.Helper()
+	db, err := store.Open(w.t.Context(), filepath.Join(w.dir.Root, "state.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d := &daemon{w: w, db: db}
+	w.daemon = d
+	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: d, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
+		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
+		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
+		Gone:     w.gone})
+}
+
+// crash freezes the daemon.
+func (w *world) crash() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.daemon.dead = true
+}
+
+// shut ends the daemon, if it has not crashed, without planned faults from now on.
+func (w *world) shut() {
+	w.mu.Lock()
+	w.failStep, w.crashAt = -1, -1
+	dead := w.daemon.dead
+	w.mu.Unlock()
+	if !dead {
+		w.Manager.Close()
+		w.daemon.db.Close()
+	}
+}
+
+// restart ends this daemon and starts another.
+func (w *world) restart() {
+	w.t.Helper()
+	w.shut()
+	w.open()
+	w.settle()
+}
+
+// settle waits until no VM is claimed.
+func (w *world) settle() {
+	for _, vm := range w.list() {
+		release, err := w.claims.take(w.t.Context(), vm.ID)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		release()
+	}
+}
+
+func (w *world) list() []banger.VM {
+	w.t.Helper()
+	vms, err := w.daemon.db.List(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return vms
+}
+
+// do runs an operation to its end or to the daemon's crash.
+func (w *world) do(op func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- op() }()
+	select {
+	case err := <-done:
+		return err
+	case <-w.crashed:
+		return errPlanned
+	}
+}
+
+// broken tells what is wrong: store, directories and processes must agree and nothing may be on its way.
+func (w *world) broken() (wrong []string) {
+	vms := w.list()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rows := map[banger.VMID]bool{}
+	for _, vm := range vms {
+		rows[vm.ID] = true
+		r := w.runs[vm.ID]
+		lives := r != nil && (r.supervisor || r.vmm)
+		switch {
+		case vm.State != banger.StateRunning && vm.State != banger.StateStopped && vm.State != banger.StateError:
+			wrong = append(wrong, fmt.Sprintf("vm %s is %s for ever", vm.Spec.Name, vm.State))
+		case vm.State == banger.StateRunning && (r == nil || !r.supervisor || !r.vmm):
+			wrong = append(wrong, fmt.Sprintf("vm %s is running without processes", vm.Spec.Name))
+		case vm.State != banger.StateRunning && lives:
+			wrong = append(wrong, fmt.Sprintf("vm %s is %s with processes", vm.Spec.Name, vm.State))
+		case !w.homes[vm.ID]:
+			wrong = append(wrong, fmt.Sprintf("vm %s has no directory", vm.Spec.Name))
+		}
+	}
+	for id := range w.homes {
+		if !rows[id] {
+			wrong = append(wrong, fmt.Sprintf("directory %s has no record", id))
+		}
+	}
+	for id, r := range w.runs {
+		if !rows[id] && (r.supervisor || r.vmm) {
+			wrong = append(wrong, fmt.Sprintf("processes of %s have no record", id))
+		}
+	}
+	return wrong
+}
+
+// holder makes a living process.
+func (w *world) holder(pid int) *proc.Handle {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holders[pid] = make(chan struct{})
+	return &proc.Handle{PID: pid, StartTime: 1, BootID: "boot"}
+}
+
+func (w *world) exits(pid int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.holders[pid])
+}
+
+func (w *world) gone(ctx context.Context, h proc.Handle) error {
+	w.mu.Lock()
+	done := w.holders[h.PID]
+	w.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// step is where faults happen: before an effect, when it is planned for.
+func (d *daemon) step(op string) error {
+	w := d.w
+	w.mu.Lock()
+	if d.dead {
+		w.mu.Unlock()
+		select {}
+	}
+	n := w.steps
+	w.steps++
+	if n == w.failStep || n == w.crashAt {
+		w.lastOp = op
+	}
+	if n == w.crashAt {
+		d.dead = true
+		close(w.crashed)
+		w.mu.Unlock()
+		select {}
+	}
+	fail := n == w.failStep
+	w.mu.Unlock()
+	if fail {
+		return fmt.Errorf("%s: %w", op, errPlanned)
+	}
+	return nil
+}
+
+// effect is a step with an effect: it may fail or crash before, and crash behind.
+func (d *daemon) effect(op string, fn func() error) error {
+	if err := d.step(op); err != nil {
+		return err
+	}
+	d.w.mu.Lock()
+	err := fn()
+	d.w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	d.w.mu.Lock()
+	crash := d.w.crashAt >= 0
+	d.w.mu.Unlock()
+	if crash {
+		return d.step("after " + op)
+	}
+	return nil
+}
+
+type faultyStore struct {
+	*store.Store
+	d *daemon
+}
+
+func (s faultyStore) Reserve(ctx context.Context, vm banger.VM, h *proc.Handle) error {
+	if err := s.d.step("store: reserve"); err != nil {
+		return err
+	}
+	return s.Store.Reserve(ctx, vm, h)
+}
+
+func (s faultyStore) Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (banger.VM, error) {
+	if err := s.d.step("store: update"); err != nil {
+		vm, _ := s.Store.Get(ctx, string(id))
+		return vm, err
+	}
+	return s.Store.Update(ctx, id, change)
+}
+
+func (s faultyStore) Delete(ctx context.Context, id banger.VMID) error {
+	if err := s.d.step("store: delete"); err != nil {
+		return err
+	}
+	return s.Store.Delete(ctx, id)
+}
+
+func (s faultyStore) Get(ctx context.Context, ref string) (banger.VM, error) {
+	if err := s.d.step("store: get"); err != nil {
+		return banger.VM{}, err
+	}
+	return s.Store.Get(ctx, ref)
+}
+
+func (s faultyStore) PutLease(ctx context.Context, lease store.Lease) error {
+	if err := s.d.step("store: put lease"); err != nil {
+		return err
+	}
+	return s.Store.PutLease(ctx, lease)
+}
+
+func (d *daemon) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Image, error) {
+	if name != "debian" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: name}
+	}
+	return banger.Image{Name: name, Key: "key", Boot: banger.BootAgent}, d.step("image")
+}
+
+func (d *daemon) Get(key string) (banger.Image, error) {
+	return banger.Image{Name: "debian", Key: key, Boot: banger.BootAgent}, d.step("image: get")
+}
+
+type kernels struct{ d *daemon }
+
+func (k kernels) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Kernel, error) {
+	return banger.Kernel{Name: name}, k.d.step("kernel")
+}
+
+func (k kernels) Initrd(context.Context, banger.Kernel, string) (string, error) {
+	return "/initrd", k.d.step("initrd")
+}
+
+type homes struct{ d *daemon }
+
+func (h homes) Create(_ context.Context, home Home) error {
+	return h.d.effect("home: create", func() error {
+		if h.d.w.noSpace == nil {
+			h.d.w.homes[home.ID] = true
+		}
+		return h.d.w.noSpace
+	})
+}
+
+func (h homes) Check(id banger.VMID) error {
+	h.d.w.mu.Lock()
+	defer h.d.w.mu.Unlock()
+	if !h.d.w.homes[id] {
+		return &banger.Error{Kind: banger.ErrCorrupt, Op: "disk", Subject: string(id)}
+	}
+	return nil
+}
+
+func (h homes) Remove(id banger.VMID) error {
+	return h.d.effect("home: remove", func() error {
+		if r := h.d.w.runs[id]; r != nil && (r.supervisor || r.vmm) {
+			h.d.w.t.Errorf("directory of %s removed below living processes", id)
+		}
+		delete(h.d.w.homes, id)
+		return nil
+	})
+}
+
+func (h homes) List() ([]banger.VMID, error) {
+	h.d.w.mu.Lock()
+	defer h.d.w.mu.Unlock()
+	var ids []banger.VMID
+	for id := range h.d.w.homes {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+var errNoAnswer = &banger.Error{Kind: banger.ErrUnavailable, Op: "machine", Err: errors.New("no answer")}
+
+func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
+	return d.effect("machine: launch", func() error {
+		w := d.w
+		if old := w.runs[cfg.ID]; old != nil && (old.supervisor || old.vmm) {
+			w.t.Errorf("launch of %s beside living processes", cfg.ID)
+		}
+		if !w.homes[cfg.ID] {
+			w.t.Errorf("launch of %s without a directory", cfg.ID)
+		}
+		r := &run{cfg: cfg, supervisor: true, vmm: true, lost: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{})}
+		w.runs[cfg.ID] = r
+		switch {
+		case w.boot != "":
+			w.end(r, w.boot)
+		case w.slow != nil:
+			slow := w.slow
+			go func() { <-slow; close(r.ready) }()
+		default:
+			close(r.ready)
+		}
+		return nil
+	})
+}
+
+// end is the end of a run with a living supervisor: it writes the record and stays a while. w.mu is held.
+func (w *world) end(r *run, cause banger.ExitCause) {
+	select {
+	case <-r.ended:
+	default:
+		r.vmm, r.record = false, true
+		r.exit = banger.Exit{Cause: cause, Console: "last words", At: time.Now().UTC()}
+		close(r.ended)
+	}
+}
+
+// guestEnds ends a VM's run from inside.
+func (w *world) guestEnds(id banger.VMID, cause banger.ExitCause) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.end(w.runs[id], cause)
+}
+
+// killProcesses ends them without a record.
+func (w *world) killProcesses(id banger.VMID, supervisor, vmm bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.runs[id]
+	r.vmm = r.vmm && !vmm
+	if supervisor && r.supervisor {
+		r.supervisor = false
+		close(r.lost)
+	}
+}
+
+func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
+	return d.effect("machine: relaunch", func() error {
+		r := d.w.runs[id]
+		if r == nil || r.supervisor || !r.vmm {
+			d.w.t.Errorf("relaunch of %s: %+v", id, r)
+			return errNoAnswer
+		}
+		r.supervisor, r.lost, r.starts = true, make(chan struct{}), r.starts+1
+		return nil
+	})
+}
+
+// serving gives a VM's run if its supervisor lives.
+func (d *daemon) serving(op string, id banger.VMID) (*run, chan struct{}, error) {
+	if err := d.step(op); err != nil {
+		return nil, nil, err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	r := d.w.runs[id]
+	if r == nil || !r.supervisor {
+		return nil, nil, errNoAnswer
+	}
+	return r, r.lost, nil
+}
+
+func (d *daemon) Status(_ context.Context, id banger.VMID) (machine.Status, error) {
+	r, _, err := d.serving("machine: status", id)
+	if err != nil {
+		return machine.Status{}, err
+	}
+	return r.status(), nil
+}
+
+func (r *run) status() machine.Status {
+	select {
+	case <-r.ended:
+		return machine.Status{Phase: machine.PhaseEnded, Accel: "tcg", Exit: &r.exit}
+	default:
+		return machine.Status{Phase: machine.PhaseReady, Accel: "tcg"}
+	}
+}
+
+func (d *daemon) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	r, lost, err := d.serving("machine: ready", id)
+	if err != nil {
+		return machine.Status{}, err
+	}
+	select {
+	case <-r.ready:
+	case <-r.ended:
+	case <-lost:
+		return machine.Status{}, errNoAnswer
+	case <-ctx.Done():
+		return machine.Status{}, ctx.Err()
+	}
+	return r.status(), nil
+}
+
+func (d *daemon) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) {
+	r, lost, err := d.serving("machine: wait", id)
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	select {
+	case <-r.ended:
+		return r.exit, nil
+	case <-lost:
+		return banger.Exit{}, errNoAnswer
+	case <-ctx.Done():
+		return banger.Exit{}, ctx.Err()
+	}
+}
+
+func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
+	r, _, err := d.serving("machine: shutdown", id)
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	if timeout > 0 {
+		d.w.end(r, banger.ExitPowerOff)
+	} else {
+		d.w.end(r, banger.ExitKilled)
+	}
+	return r.exit, nil
+}
+
+func (d *daemon) Handles(id banger.VMID) (machine.Handles, bool, bool, error) {
+	if err := d.step("machine: handles"); err != nil {
+		return machine.Handles{}, false, false, err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	r := d.w.runs[id]
+	if r == nil {
+		return machine.Handles{}, false, false, nil
+	}
+	return machine.Handles{Supervisor: proc.Handle{PID: 1}, VMM: proc.Handle{PID: 2}}, r.supervisor, r.vmm, nil
+}
+
+func (d *daemon) ExitRecord(id banger.VMID) (*banger.Exit, error) {
+	if err := d.step("machine: exit record"); err != nil {
+		return nil, err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	if r := d.w.runs[id]; r != nil && r.record {
+		exit := r.exit
+		return &exit, nil
+	}
+	return nil, nil
+}
+
+func (d *daemon) Finish(_ context.Context, id banger.VMID, _ time.Duration) error {
+	return d.effect("machine: finish", func() error {
+		r := d.w.runs[id]
+		if r == nil {
+			return nil
+		}
+		if r.vmm {
+			r.vmm = false
+			r.exit = banger.Exit{Cause: banger.ExitKilled, At: time.Now().UTC()}
+			select {
+			case <-r.ended:
+			default:
+				close(r.ended)
+			}
+		}
+		if r.supervisor {
+			r.supervisor = false
+			close(r.lost)
+		}
+		return nil
+	})
+}
