@@ -332,32 +332,36 @@ func TestStopWithoutSupervisor(t *testing.T) {
 }
 
 // script is every operation on one VM; it goes on after an error, as users do.
-func (w *world) script() (failed error) {
-	keep := func(err error) {
-		if failed == nil {
-			failed = err
+func (w *world) script() func() error {
+	m := w.Manager // the crashed daemon's script must not go on with the next one
+	holder := w.holder(7)
+	return func() (failed error) {
+		keep := func(err error) {
+			if failed == nil {
+				failed = err
+			}
 		}
+		ctx := context.Background()
+		_, err := m.Create(ctx, api.CreateRequest{Name: "x", Start: true}, nil, nil)
+		keep(err)
+		_, err = m.Stop(ctx, "x", 0, nil)
+		keep(err)
+		_, err = m.Start(ctx, "x", nil)
+		keep(err)
+		_, err = m.Create(ctx, api.CreateRequest{Name: "y", Start: true, Remove: true}, holder, nil)
+		keep(err)
+		_, err = m.Delete(ctx, "x", true, nil)
+		keep(err)
+		return failed
 	}
-	ctx := context.Background()
-	_, err := w.Create(ctx, api.CreateRequest{Name: "x", Start: true}, nil, nil)
-	keep(err)
-	_, err = w.Stop(ctx, "x", 0, nil)
-	keep(err)
-	_, err = w.Start(ctx, "x", nil)
-	keep(err)
-	_, err = w.Create(ctx, api.CreateRequest{Name: "y", Start: true, Remove: true}, w.holder(7), nil)
-	keep(err)
-	_, err = w.Delete(ctx, "x", true, nil)
-	keep(err)
-	return failed
 }
 
 func TestEachStepFails(t *testing.T) {
 	for step := 0; ; step++ {
 		w := newWorld(t)
 		w.failStep = step
-		err := w.do(w.script)
-		if w.lastOp == "" {
+		err := w.do(w.script())
+		if w.faulted() == "" {
 			if err != nil {
 				t.Fatalf("no step failed and yet: %v", err)
 			}
@@ -367,7 +371,7 @@ func TestEachStepFails(t *testing.T) {
 		w.settle()
 		w.restart()
 		if wrong := w.broken(); len(wrong) > 0 {
-			t.Fatalf("failed at step %d (%s): %v", step, w.lastOp, wrong)
+			t.Fatalf("failed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
 	}
@@ -377,13 +381,13 @@ func TestEachStepCrashes(t *testing.T) {
 	for step := 0; ; step++ {
 		w := newWorld(t)
 		w.crashAt = step
-		if w.do(w.script); w.lastOp == "" {
+		if w.do(w.script()); w.faulted() == "" {
 			t.Logf("%d steps", step)
 			break
 		}
 		w.restart()
 		if wrong := w.broken(); len(wrong) > 0 {
-			t.Fatalf("crashed at step %d (%s): %v", step, w.lastOp, wrong)
+			t.Fatalf("crashed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
 	}
@@ -394,7 +398,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 	for first := 0; ; first++ {
 		w := newWorld(t)
 		w.crashAt = first
-		if w.do(w.script); w.lastOp == "" {
+		if w.do(w.script()); w.faulted() == "" {
 			break
 		}
 		for second := range 6 {
@@ -421,7 +425,7 @@ func (w *world) clear(step int) {
 	}
 	for _, vm := range w.list() {
 		if _, err := w.Delete(w.t.Context(), string(vm.ID), true, nil); err != nil && !errors.Is(err, banger.ErrNotFound) {
-			w.t.Fatalf("step %d (%s): delete: %v", step, w.lastOp, err)
+			w.t.Fatalf("step %d (%s): delete: %v", step, w.faulted(), err)
 		}
 	}
 	w.await("nothing left", func() bool { return len(w.list()) == 0 && len(w.broken()) == 0 && len(w.homes) == 0 })

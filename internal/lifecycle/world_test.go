@@ -211,6 +211,13 @@ func (w *world) gone(ctx context.Context, h proc.Handle) error {
 	}
 }
 
+// faulted is the step that a planned fault has hit, "" before it has.
+func (w *world) faulted() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lastOp
+}
+
 // step is where faults happen: before an effect, when it is planned for.
 func (d *daemon) step(op string) error {
 	w := d.w

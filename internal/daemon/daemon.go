@@ -1,0 +1,226 @@
+// Package daemon is the owner daemon's side of the API: who asks, what is asked, and how the answer streams back.
+//
+// Requests of other users are refused before a byte of them is read. Each request gets an operation id that stands in every log
+// line, in the answer's header and in errors.
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/proc"
+)
+
+const (
+	// maxBody bounds a request's body: environment and labels of a VM.
+	maxBody = 1 << 20
+	// headerTimeout bounds how long a connection may take for a request's header.
+	headerTimeout = 10 * time.Second
+)
+
+// VMs is what the lifecycle manager does for the API.
+type VMs interface {
+	Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error)
+	Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error)
+	Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error)
+	Delete(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (banger.VM, error)
+	List(ctx context.Context) ([]banger.VM, error)
+	Show(ctx context.Context, ref string) (api.VMDetail, error)
+	Detail(ctx context.Context, vm banger.VM) api.VMDetail
+}
+
+// Config wires a Server.
+type Config struct {
+	VMs      VMs
+	Images   func() ([]banger.Image, error)
+	Kernels  func() ([]banger.Kernel, error)
+	Status   func(ctx context.Context) (api.Status, error)
+	Shutdown func() // asked to end: returns at once
+	// Identify names the process behind a process id of a peer.
+	Identify func(pid int) (proc.Handle, error)
+	Log      *slog.Logger
+}
+
+// Server answers on one unix socket.
+type Server struct {
+	Config
+	http *http.Server
+}
+
+// New makes a Server. It does no I/O.
+func New(cfg Config) *Server {
+	s := &Server{Config: cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) { return s.Status(r.Context()) }))
+	mux.HandleFunc(api.RouteShutdown, answer(s, func(*http.Request) (any, error) { defer s.Shutdown(); return struct{}{}, nil }))
+	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
+	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images() })))
+	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels() })))
+	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, s.create)))
+	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, s.start)))
+	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, s.stop)))
+	mux.HandleFunc(api.RouteVMDelete, versioned(s, stream(s, s.delete)))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.refuse(w, r, &banger.Error{Kind: banger.ErrUnsupported, Op: "route", Subject: r.Method + " " + r.URL.Path, Hint: staleDaemon})
+	})
+	s.http = &http.Server{
+		Handler:           s.operation(mux),
+		ReadHeaderTimeout: headerTimeout,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, conn.(*peerConn).pid)
+		},
+	}
+	return s
+}
+
+// Serve answers until Close. The listener is closed then.
+func (s *Server) Serve(l *net.UnixListener, uid int) error {
+	if err := s.http.Serve(&peerListener{UnixListener: l, uid: uid, log: s.Log}); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the API: %w", err)
+	}
+	return nil
+}
+
+// Close stops taking requests and waits, until ctx ends, for those that are being answered; then it cuts them off.
+func (s *Server) Close(ctx context.Context) {
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.http.Close()
+	}
+}
+
+const staleDaemon = "client and daemon are of different versions: banger daemon stop"
+
+// versioned refuses a client of another API version.
+func versioned(s *Server, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get(api.VersionHeader); got != strconv.Itoa(api.Version) {
+			s.refuse(w, r, &banger.Error{Kind: banger.ErrUnsupported, Op: "API version", Subject: strconv.Quote(got),
+				Err: fmt.Errorf("this daemon speaks %d", api.Version), Hint: staleDaemon})
+			return
+		}
+		next(w, r)
+	}
+}
+
+// answer sends one JSON value.
+func answer(s *Server, fn func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		value, err := fn(r)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(value); err != nil {
+			s.Log.DebugContext(r.Context(), "send answer", "err", err)
+		}
+	}
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	s.Log.InfoContext(r.Context(), "refused", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(api.StatusOf(err))
+	_ = json.NewEncoder(w).Encode(banger.EncodeError(err, operationOf(r.Context())))
+}
+
+// decode reads a request's body: one JSON value without unknown fields. An empty body is the zero value.
+func decode(w http.ResponseWriter, r *http.Request, into any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return &banger.Error{Kind: banger.ErrInvalid, Op: "decode request", Err: err}
+	}
+	if dec.More() {
+		return banger.Invalidf("decode request: something follows the JSON value")
+	}
+	return nil
+}
+
+func (s *Server) create(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+	var req api.CreateRequest
+	if err := decode(w, r, &req); err != nil {
+		return banger.VM{}, err
+	}
+	var holder *proc.Handle
+	if req.Remove {
+		handle, err := s.holder(r)
+		if err != nil {
+			return banger.VM{}, err
+		}
+		holder = &handle
+	}
+	return s.VMs.Create(r.Context(), req, holder, progress)
+}
+
+// holder is the process that asks.
+func (s *Server) holder(r *http.Request) (proc.Handle, error) {
+	pid, _ := r.Context().Value(peerKey{}).(int)
+	if pid == 0 { // a process of another pid namespace
+		return proc.Handle{}, &banger.Error{Kind: banger.ErrUnsupported, Op: "lease", Err: errors.New("the daemon can't see the client's process"),
+			Hint: "leave out --rm"}
+	}
+	handle, err := s.Identify(pid)
+	if err != nil {
+		return proc.Handle{}, fmt.Errorf("lease: %w", err)
+	}
+	return handle, nil
+}
+
+func (s *Server) start(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+	return s.VMs.Start(r.Context(), r.PathValue("ref"), progress)
+}
+
+func (s *Server) stop(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+	var req api.StopRequest
+	if err := decode(w, r, &req); err != nil {
+		return banger.VM{}, err
+	}
+	return s.VMs.Stop(r.Context(), r.PathValue("ref"), req.Timeout, progress)
+}
+
+func (s *Server) delete(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+	force := false
+	if text := r.URL.Query().Get(api.ForceParam); text != "" {
+		var err error
+		if force, err = strconv.ParseBool(text); err != nil {
+			return banger.VM{}, banger.Invalidf("%s=%q: want true or false", api.ForceParam, text)
+		}
+	}
+	return s.VMs.Delete(r.Context(), r.PathValue("ref"), force, progress)
+}
+
+type operationKey struct{}
+
+// operation gives each request its operation id and logs how it ended.
+func (s *Server) operation(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var b [4]byte
+		_, _ = rand.Read(b[:])
+		id := "op-" + hex.EncodeToString(b[:])
+		ctx := context.WithValue(r.Context(), operationKey{}, id)
+		w.Header().Set(api.OpIDHeader, id)
+		start := time.Now()
+		next.ServeHTTP(w, r.WithContext(ctx))
+		s.Log.DebugContext(ctx, "request", "request", r.Method+" "+r.URL.Path, "elapsed", time.Since(start).String())
+	})
+}
+
+func operationOf(ctx context.Context) string {
+	id, _ := ctx.Value(operationKey{}).(string)
+	return id
+}

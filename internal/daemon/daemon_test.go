@@ -1,0 +1,301 @@
+package daemon_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/client"
+	"banger/internal/api"
+	"banger/internal/daemon"
+	"banger/internal/proc"
+	"banger/internal/statedir"
+)
+
+// vms is a lifecycle manager that remembers what it was asked.
+type vms struct {
+	all    map[string]banger.VM
+	holder *proc.Handle
+	req    api.CreateRequest
+	wait   chan struct{} // not nil: Create waits for its context and closes it
+}
+
+func (v *vms) get(ref string) (banger.VM, error) {
+	vm, ok := v.all[ref]
+	if !ok {
+		return vm, &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: ref, Hint: "did you mean devbox?"}
+	}
+	return vm, nil
+}
+
+func (v *vms) Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error) {
+	v.req, v.holder = req, holder
+	progress.Begin("disk", "applying work seed")()
+	if v.wait != nil {
+		<-ctx.Done()
+		close(v.wait)
+		return banger.VM{}, ctx.Err()
+	}
+	if req.Name == "late" {
+		return banger.VM{}, &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("no space left"), Hint: "df"}
+	}
+	return banger.VM{ID: "000000000001", Spec: banger.VMSpec{Name: req.Name}}, nil
+}
+
+func (v *vms) Start(_ context.Context, ref string, _ banger.ProgressFunc) (banger.VM, error) {
+	return v.get(ref)
+}
+
+func (v *vms) Stop(_ context.Context, ref string, timeout time.Duration, _ banger.ProgressFunc) (banger.VM, error) {
+	if timeout != 3*time.Second {
+		return banger.VM{}, banger.Invalidf("timeout %s", timeout)
+	}
+	return v.get(ref)
+}
+
+func (v *vms) Delete(_ context.Context, ref string, force bool, _ banger.ProgressFunc) (banger.VM, error) {
+	if !force {
+		return banger.VM{}, &banger.Error{Kind: banger.ErrConflict, Op: "delete vm", Subject: ref}
+	}
+	return v.get(ref)
+}
+
+func (v *vms) List(context.Context) ([]banger.VM, error) {
+	list := []banger.VM{}
+	for _, vm := range v.all {
+		list = append(list, vm)
+	}
+	return list, nil
+}
+
+func (v *vms) Show(ctx context.Context, ref string) (api.VMDetail, error) {
+	vm, err := v.get(ref)
+	return v.Detail(ctx, vm), err
+}
+
+func (v *vms) Detail(_ context.Context, vm banger.VM) api.VMDetail {
+	return api.VMDetail{VM: vm, Dir: "/dir"}
+}
+
+type served struct {
+	dir  statedir.Dir
+	vms  *vms
+	log  *bytes.Buffer
+	ends chan struct{}
+	*client.Client
+}
+
+func serve(t *testing.T, uid int) *served {
+	t.Helper()
+	root, err := os.MkdirTemp("", "bd") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	s := &served{dir: statedir.Dir{Root: filepath.Join(root, "s")}, log: &bytes.Buffer{}, ends: make(chan struct{}, 1),
+		vms: &vms{all: map[string]banger.VM{"devbox": {ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}}}}}
+	if err := s.dir.Ensure(); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.dir.DaemonSocket(), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
+		Images:   func() ([]banger.Image, error) { return []banger.Image{{Name: "debian"}}, nil },
+		Kernels:  func() ([]banger.Kernel, error) { return []banger.Kernel{}, nil },
+		Status:   func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
+		Shutdown: func() { s.ends <- struct{}{} },
+		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid, StartTime: 9}, nil },
+	})
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener, uid) }()
+	t.Cleanup(func() {
+		server.Close(context.Background())
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	if s.Client, err = client.DialExisting(t.Context(), client.Config{Dir: s.dir}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Client.Close)
+	return s
+}
+
+func TestRequests(t *testing.T) {
+	s := serve(t, os.Getuid())
+	ctx := t.Context()
+	if list, err := s.ListVMs(ctx); err != nil || len(list) != 1 || list[0].Spec.Name != "devbox" {
+		t.Errorf("ListVMs = %v, %v", list, err)
+	}
+	if images, err := s.Images(ctx); err != nil || len(images) != 1 {
+		t.Errorf("Images = %v, %v", images, err)
+	}
+	if kernels, err := s.Kernels(ctx); err != nil || kernels == nil || len(kernels) != 0 {
+		t.Errorf("Kernels = %v, %v", kernels, err)
+	}
+	if status, err := s.Status(ctx); err != nil || status.PID != 42 {
+		t.Errorf("Status = %v, %v", status, err)
+	}
+	if vm, err := s.ShowVM(ctx, "devbox"); err != nil || vm.Dir != "/dir" || vm.ID != "0123456789ab" {
+		t.Errorf("ShowVM = %+v, %v", vm, err)
+	}
+	for _, ref := range []string{"dexbox", "a/b", "../x", "%2e", "a b?c#d", "é"} {
+		_, err := s.ShowVM(ctx, ref)
+		if !errors.Is(err, banger.ErrNotFound) || !strings.Contains(err.Error(), ref) || banger.HintOf(err) != "did you mean devbox?" {
+			t.Errorf("ShowVM(%q) = %v (hint %q), want not found with the reference", ref, err, banger.HintOf(err))
+		}
+	}
+	if _, err := s.StopVM(ctx, "devbox", 3*time.Second, nil); err != nil {
+		t.Errorf("StopVM: %v", err)
+	}
+	if _, err := s.StartVM(ctx, "devbox", nil); err != nil {
+		t.Errorf("StartVM: %v", err)
+	}
+	if _, err := s.DeleteVM(ctx, "devbox", false, nil); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("DeleteVM = %v, want a conflict", err)
+	}
+	if vm, err := s.DeleteVM(ctx, "devbox", true, nil); err != nil || vm.Spec.Name != "devbox" {
+		t.Errorf("DeleteVM with force = %v, %v", vm, err)
+	}
+}
+
+func TestCreateStreams(t *testing.T) {
+	s := serve(t, os.Getuid())
+	var stages []banger.Progress
+	cpus := 2
+	req := api.CreateRequest{Name: "x", VCPU: &cpus, Env: map[string]string{"A": "b\x01\""}, Remove: true}
+	vm, err := s.CreateVM(t.Context(), req, func(p banger.Progress) { stages = append(stages, p) })
+	if err != nil || vm.Spec.Name != "x" || len(stages) != 2 || !stages[1].Done || stages[0].Text != "applying work seed" {
+		t.Errorf("CreateVM = %+v, %v, progress %+v", vm, err, stages)
+	}
+	if s.vms.holder == nil || s.vms.holder.PID != os.Getpid() || *s.vms.req.VCPU != 2 || s.vms.req.Env["A"] != req.Env["A"] {
+		t.Errorf("the manager got %+v, holder %+v, want this process", s.vms.req, s.vms.holder)
+	}
+	_, err = s.CreateVM(t.Context(), api.CreateRequest{Name: "late"}, nil)
+	var e *banger.Error
+	if !errors.Is(err, banger.ErrUnavailable) || banger.HintOf(err) != "df" || !errors.As(err, &e) || !strings.HasPrefix(e.OpID, "op-") || len(e.OpID) != 11 {
+		t.Errorf("an error behind progress = %#v, want kind, hint and operation id", err)
+	}
+	if s.vms.holder != nil {
+		t.Error("a lease nobody asked for")
+	}
+}
+
+func TestClientLeaves(t *testing.T) {
+	s := serve(t, os.Getuid())
+	s.vms.wait = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.CreateVM(ctx, api.CreateRequest{Name: "x"}, func(banger.Progress) { cancel() })
+	if !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("CreateVM = %v, want interrupted", err)
+	}
+	<-s.vms.wait
+}
+
+func TestOtherUsersAreRefused(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skipf("needs an ordinary user: root may always connect")
+	}
+	s := serve(t, os.Getuid()+1)
+	if _, err := s.ListVMs(t.Context()); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("ListVMs as another user = %v, want unavailable", err)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	s := serve(t, os.Getuid())
+	r := s.raw(t, "POST /v1/shutdown HTTP/1.1\r\nHost: x\r\n\r\n")
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("shutdown by a client of no version: %s, want OK", r.Status)
+	}
+	<-s.ends
+}
+
+// raw sends bytes and reads one answer.
+func (s *served) raw(t *testing.T, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("unix", s.dir.DaemonSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func TestBadRequests(t *testing.T) {
+	s := serve(t, os.Getuid())
+	body := func(method, path, body, header string) string {
+		return method + " " + path + " HTTP/1.1\r\nHost: x\r\n" + header + "Content-Length: " + itoa(len(body)) + "\r\n\r\n" + body
+	}
+	const version = api.VersionHeader + ": 1\r\n"
+	for _, tc := range []struct {
+		what, request string
+		kind, text    string
+	}{
+		{"no version", body("GET", "/v1/vms", "", ""), "unsupported", "daemon"},
+		{"other version", body("GET", "/v1/vms", "", api.VersionHeader+": 2\r\n"), "unsupported", "daemon"},
+		{"no JSON", body("POST", "/v1/vms", "x", version), "invalid", "decode"},
+		{"unknown field", body("POST", "/v1/vms", `{"nam":"x"}`, version), "invalid", "nam"},
+		{"two values", body("POST", "/v1/vms", `{} {}`, version), "invalid", "follows"},
+		{"too large", body("POST", "/v1/vms", `{"name":"`+strings.Repeat("x", 1<<20)+`"}`, version), "invalid", "large"},
+		{"bad force", body("DELETE", "/v1/vms/x?force=maybe", "", version), "invalid", "maybe"},
+		{"unknown route", body("GET", "/v2/vms", "", version), "unsupported", "/v2/vms"},
+	} {
+		resp := s.raw(t, tc.request)
+		var e banger.ErrorBody
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil {
+			t.Errorf("%s: %v", tc.what, err)
+			continue
+		}
+		if e.Kind != tc.kind || !strings.Contains(e.Message+e.Hint, tc.text) || e.OpID == "" || e.OpID != resp.Header.Get(api.OpIDHeader) {
+			t.Errorf("%s: %+v (operation %s), want %s with %q", tc.what, e, resp.Header.Get(api.OpIDHeader), tc.kind, tc.text)
+		}
+	}
+}
+
+func itoa(n int) string {
+	b, _ := json.Marshal(n)
+	return string(b)
+}
+
+func TestLogTurnsOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bangerd.log")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 9<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, file, err := daemon.OpenLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	log.Info("hello", "vm", "x")
+	text, err := os.ReadFile(path)
+	var line map[string]any
+	if err != nil || json.Unmarshal(text, &line) != nil || line["msg"] != "hello" {
+		t.Errorf("log = %.200q, %v, want one JSON line", text, err)
+	}
+	if info, err := os.Stat(path + ".1"); err != nil || info.Size() != 9<<20 {
+		t.Errorf("the old log: %v, %v", info, err)
+	}
+}
