@@ -1,0 +1,200 @@
+package channel
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+func TestBuffer(t *testing.T) {
+	a, b := pair(t)
+	w := Buffer(a)
+	data := bytes.Repeat([]byte("x"), 4<<20) // far more than the pair holds
+	for range 4 {
+		if n, err := w.Write(data); n != len(data) || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write after Close = %v, want net.ErrClosed", err)
+	}
+	if got, err := io.Copy(io.Discard, b); got != 4*int64(len(data)) || err != nil {
+		t.Errorf("the other end read %d bytes, %v; want %d", got, err, 4*len(data))
+	}
+}
+
+func TestBufferFull(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	const limit = 1 << 20
+	w := newBuffer(a, limit)
+	data := make([]byte, limit/16)
+	var err error
+	for n := 0; n <= limit && err == nil; n += len(data) {
+		_, err = w.Write(data)
+	}
+	if !errors.Is(err, errBufferFull) {
+		t.Errorf("Write = %v, want %v", err, errBufferFull)
+	}
+}
+
+func TestBufferError(t *testing.T) {
+	a, b := net.Pipe()
+	w := Buffer(a)
+	b.Close()
+	var err error
+	for err == nil {
+		_, err = w.Write([]byte("x"))
+	}
+	if !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("Write = %v, want io.ErrClosedPipe", err)
+	}
+}
+
+// Without the buffer both mux loops of x/crypto/ssh wait within seconds for the other end to read: bulk in both
+// directions, closes that cross it, and short channels on one connection over a stream with a window.
+func TestSSHDoesNotStall(t *testing.T) {
+	client := sshPair(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() { bulk(t, client, stop) })
+	}
+	var short atomic.Int64
+	enough := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := echoOnce(client, short.Load()); err != nil {
+				t.Errorf("short channel: %v", err)
+				return
+			}
+			if short.Add(1) == 60 {
+				close(enough)
+			}
+		}
+	})
+	select {
+	case <-enough:
+	case <-time.After(time.Minute):
+		t.Errorf("stalled after %d short channels", short.Load())
+		client.Close()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// bulk echoes through one channel after another and closes each in the middle.
+func bulk(t *testing.T, client ssh.Conn, stop chan struct{}) {
+	data := make([]byte, 64<<10)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		ch, reqs, err := client.OpenChannel("echo", nil)
+		if err != nil {
+			t.Errorf("bulk channel: %v", err)
+			return
+		}
+		go ssh.DiscardRequests(reqs)
+		go io.Copy(io.Discard, ch)
+		for range 64 {
+			if _, err := ch.Write(data); err != nil {
+				t.Errorf("bulk write: %v", err)
+				return
+			}
+		}
+		ch.Close()
+	}
+}
+
+func echoOnce(client ssh.Conn, n int64) error {
+	ch, reqs, err := client.OpenChannel("echo", nil)
+	if err != nil {
+		return err
+	}
+	go ssh.DiscardRequests(reqs)
+	want := fmt.Sprint("hello ", n)
+	io.WriteString(ch, want)
+	ch.CloseWrite()
+	got, err := io.ReadAll(ch)
+	if err == nil && string(got) != want {
+		err = fmt.Errorf("echo gave %q, want %q", got, want)
+	}
+	ch.Close()
+	return err
+}
+
+// sshPair is a client whose server echoes every channel, over a session and buffers on both ends.
+func sshPair(t *testing.T) ssh.Conn {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := &ssh.ServerConfig{NoClientAuth: true}
+	cfg.AddHostKey(signer)
+	hostEnd, guestEnd := pair(t)
+	h, g := greet(t, hostEnd, guestEnd)
+	go g.Serve(func(uint32) Handler {
+		return func(conn net.Conn) {
+			server, chans, reqs, err := ssh.NewServerConn(Buffer(conn), cfg)
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			for newChan := range chans {
+				go echoChannel(newChan)
+			}
+			server.Wait()
+		}
+	})
+	conn, err := h.Open(t.Context(), PortSSH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, chans, reqs, err := ssh.NewClientConn(Buffer(conn), "guest", &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(signer.PublicKey())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(reqs)
+	go func() {
+		for range chans {
+		}
+	}()
+	t.Cleanup(func() { h.Close() })
+	return client
+}
+
+func echoChannel(newChan ssh.NewChannel) {
+	ch, reqs, err := newChan.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	io.Copy(ch, ch)
+	ch.CloseWrite()
+	ch.Close()
+}

@@ -1,0 +1,59 @@
+package channel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"banger"
+)
+
+// Header of a yamux frame: version, type, flags, stream, length.
+const (
+	yamuxHeader    = 12
+	yamuxVersion   = 0
+	yamuxData      = 0
+	yamuxMaxType   = 3 // go away
+	offFrameType   = 1
+	offFrameLength = 8
+	maxWindow      = 1 << 20
+)
+
+// frameReader passes yamux frames on and ends at the first that no peer of ours writes. A guest that missed the end of a
+// session reads the next host's hello as the rest of a frame: without this it could wait for gigabytes.
+type frameReader struct {
+	r      io.Reader
+	header [yamuxHeader]byte
+	have   int    // bytes of header read
+	body   uint32 // bytes of the body to come
+}
+
+func (f *frameReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	for rest := p[:n]; len(rest) > 0; {
+		skip := min(uint64(f.body), uint64(len(rest)))
+		f.body -= uint32(skip)
+		rest = rest[skip:]
+		m := copy(f.header[f.have:], rest)
+		f.have += m
+		rest = rest[m:]
+		if f.have == yamuxHeader {
+			if err := f.next(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return n, err
+}
+
+func (f *frameReader) next() error {
+	version, kind, length := f.header[0], f.header[offFrameType], binary.BigEndian.Uint32(f.header[offFrameLength:])
+	if version != yamuxVersion || kind > yamuxMaxType || kind == yamuxData && length > maxWindow {
+		return fmt.Errorf("%w: channel frame %x", banger.ErrCorrupt, f.header)
+	}
+	f.have = 0
+	if kind == yamuxData {
+		f.body = length
+	}
+	return nil
+}
