@@ -18,6 +18,10 @@ const (
 	OpIDHeader    = "Banger-Op-Id" // in every answer
 )
 
+// Ready is the line that bangerd writes to the descriptor of --ready-fd once it serves. Anything else there is an
+// [banger.ErrorBody]: why it does not.
+const Ready = "ready"
+
 // Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
 const (
 	RouteStatus     = "GET /v1/status"           // → Status

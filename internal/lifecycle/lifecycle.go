@@ -101,7 +101,7 @@ type Defaults struct {
 	Kernel       string
 	CPUs         int // of the host
 	MemoryMiB    int // of the host
-	BootDeadline time.Duration
+	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"banger"
 	"banger/internal/machine"
@@ -155,7 +156,23 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 	return machine.Config{
 		ID: vm.ID, Name: vm.Spec.Name, Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
-		Base: base.Rootfs(), Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.Defaults.BootDeadline,
+		Base: base.Rootfs(), Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
 		Env: vm.Spec.Env, User: vm.Spec.User,
 	}, nil
+}
+
+// Deadlines of one attempt to boot. Emulation is slow, and slower beside other work.
+const (
+	bootDeadlineKVM = 30 * time.Second
+	bootDeadlineTCG = 2 * time.Minute
+)
+
+func (m *Manager) bootDeadline(accel string) time.Duration {
+	switch {
+	case m.Defaults.BootDeadline > 0:
+		return m.Defaults.BootDeadline
+	case accel == "kvm":
+		return bootDeadlineKVM
+	}
+	return bootDeadlineTCG
 }
