@@ -99,8 +99,8 @@ type VMM struct {
 type Defaults struct {
 	Image        string
 	Kernel       string
-	CPUs         int // of the host
-	MemoryMiB    int // of the host
+	CPUs         int           // of the host
+	MemoryMiB    int           // of the host
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
 }
