@@ -100,9 +100,7 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 	if err != nil {
 		return vm, err
 	}
-	if vm, err = m.update(ctx, vm.ID, func(vm *banger.VM) { vm.ImageKey = image.Key }); err != nil {
-		return vm, err
-	}
+	vm.ImageKey = image.Key // stored with the next change of state
 	end := progress.Begin("disk", "applying work seed")
 	if err := m.Homes.Create(ctx, Home{ID: vm.ID, Name: vm.Spec.Name, ImageKey: image.Key, DiskBytes: vm.Spec.DiskBytes,
 		GitName: req.GitName, GitEmail: req.GitEmail}); err != nil {
@@ -115,7 +113,7 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 	if req.Start {
 		return m.boot(ctx, vm, vmm, progress)
 	}
-	return m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State = banger.StateStopped })
+	return m.update(ctx, vm.ID, func(row *banger.VM) { row.State, row.ImageKey = banger.StateStopped, vm.ImageKey })
 }
 
 // reserve stores the record. A generated name that is taken is replaced by another.

@@ -91,8 +91,8 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, progress bang
 		return vm, err
 	}
 	end := progress.Begin("boot", "starting the VM")
-	row, err := m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
-		vm.State, vm.LastError, vm.Exit = banger.StateStarting, "", nil
+	row, err := m.Store.Update(ctx, vm.ID, func(row *banger.VM) error {
+		row.State, row.ImageKey, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, "", nil
 		return nil
 	})
 	if err != nil {
