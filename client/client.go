@@ -1,4 +1,4 @@
-// Package client is the Go client of the owner daemon. [Dial] starts the daemon when none runs.
+// Package client is the Go client of the owner daemon.
 //
 // Methods that take long report progress; cancelling their context ends the waiting and, for CreateVM, the work itself.
 // Errors have the kinds of package banger, with the daemon's message, hint and operation id.
@@ -26,7 +26,7 @@ import (
 // Config says where the daemon is.
 type Config struct {
 	Dir    statedir.Dir
-	Daemon string // path of bangerd; only Dial needs it
+	Daemon string // path of bangerd
 }
 
 // Client speaks to one daemon. It is safe for concurrent use.
