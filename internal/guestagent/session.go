@@ -1,0 +1,169 @@
+package guestagent
+
+import (
+	"math"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// Payloads of the requests of a session (RFC 4254 section 6).
+type (
+	ptyPayload struct {
+		Term                string
+		Cols, Rows          uint32
+		WidthPx, HeightPx   uint32
+		EncodedTerminalMode string
+	}
+	windowPayload struct{ Cols, Rows, WidthPx, HeightPx uint32 }
+	envPayload    struct{ Name, Value string }
+	textPayload   struct{ Text string } // exec, signal
+	statusPayload struct{ Status uint32 }
+	signalPayload struct {
+		Signal     string
+		CoreDumped bool
+		Message    string
+		Language   string
+	}
+)
+
+func parseWindow(payload []byte) (banger.PTY, bool) {
+	var w windowPayload
+	if ssh.Unmarshal(payload, &w) != nil {
+		return banger.PTY{}, false
+	}
+	return banger.PTY{Rows: cells(w.Rows), Cols: cells(w.Cols)}, true
+}
+
+func cells(n uint32) uint16 { return uint16(min(n, math.MaxUint16)) }
+
+func parseSignal(payload []byte) unix.Signal {
+	var p textPayload
+	if ssh.Unmarshal(payload, &p) != nil {
+		return 0
+	}
+	return unix.Signal(banger.SignalNumber(p.Text))
+}
+
+// session is a standard SSH session before its command starts.
+type session struct {
+	req      banger.ExecRequest
+	command  string // for the user's shell; empty: a login shell
+	envBytes int
+}
+
+// serveSession collects what a session asks for, starts its shell or command and reports the end as RFC 4254 says.
+func (s *Server) serveSession(newChan ssh.NewChannel, user string) {
+	ch, reqs, err := newChan.Accept()
+	if err != nil {
+		return
+	}
+	defer ch.Close()
+	setup := session{req: banger.ExecRequest{User: user, Env: map[string]string{}}}
+	for pending := 0; pending < maxPending+maxEnvRequests; pending++ {
+		req, ok := <-reqs
+		if !ok {
+			return
+		}
+		start := (req.Type == "shell" || req.Type == "exec") && setup.take(req)
+		if !start {
+			ok = req.Type != "shell" && req.Type != "exec" && setup.take(req)
+			if req.WantReply {
+				req.Reply(ok, nil)
+			}
+			continue
+		}
+		s.runSession(ch, reqs, req, &setup)
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+}
+
+// take applies one request; false refuses it.
+func (s *session) take(req *ssh.Request) bool {
+	switch req.Type {
+	case "env":
+		return s.takeEnv(req.Payload)
+	case "pty-req":
+		var p ptyPayload
+		if ssh.Unmarshal(req.Payload, &p) != nil || len(p.Term) > maxTerminalName || hasNUL(p.Term) {
+			return false
+		}
+		s.req.PTY = &banger.PTY{Term: p.Term, Rows: cells(p.Rows), Cols: cells(p.Cols)}
+		return true
+	case "window-change":
+		size, ok := parseWindow(req.Payload)
+		if !ok || s.req.PTY == nil {
+			return false
+		}
+		s.req.PTY.Rows, s.req.PTY.Cols = size.Rows, size.Cols
+		return true
+	case "shell":
+		return true
+	case "exec":
+		var p textPayload
+		if ssh.Unmarshal(req.Payload, &p) != nil || hasNUL(p.Text) {
+			return false
+		}
+		s.command = p.Text
+		return true
+	}
+	return false
+}
+
+func (s *session) takeEnv(payload []byte) bool {
+	var p envPayload
+	if ssh.Unmarshal(payload, &p) != nil {
+		return false
+	}
+	s.envBytes += len(p.Name) + len(p.Value)
+	if s.envBytes > maxEnvBytes || len(s.req.Env) >= maxEnvRequests {
+		return false
+	}
+	if _, err := envList(map[string]string{p.Name: p.Value}); err != nil {
+		return false
+	}
+	s.req.Env[p.Name] = p.Value
+	return true
+}
+
+func (s *Server) runSession(ch ssh.Channel, reqs <-chan *ssh.Request, start *ssh.Request, setup *session) {
+	_, env, _ := s.settings()
+	proc, err := s.startSession(env, setup)
+	if start.WantReply {
+		start.Reply(true, nil)
+	}
+	if err != nil {
+		go ssh.DiscardRequests(reqs)
+		ch.Stderr().Write([]byte(err.Error() + "\n"))
+		endSession(ch, failure(err))
+		return
+	}
+	ended := make(chan struct{})
+	go serveRequests(reqs, proc, ended)
+	result := proc.run(ch, ch, ch.Stderr())
+	close(ended)
+	endSession(ch, result)
+}
+
+func (s *Server) startSession(env map[string]string, setup *session) (*process, error) {
+	p, err := planExec(s.accounts, env, setup.req)
+	if err != nil {
+		return nil, err
+	}
+	if setup.command != "" {
+		p.useShell(setup.command)
+	}
+	return s.children.begin(p, setup.req.PTY)
+}
+
+func endSession(ch ssh.Channel, result banger.ExecResult) {
+	ch.CloseWrite()
+	if result.Signal != "" {
+		ch.SendRequest("exit-signal", false, ssh.Marshal(signalPayload{Signal: result.Signal}))
+		return
+	}
+	ch.SendRequest("exit-status", false, ssh.Marshal(statusPayload{uint32(result.ExitStatus())}))
+}
