@@ -170,7 +170,12 @@ func (s *EventStream) Next(ctx context.Context) (channel.FromGuest, error) {
 	case m := <-s.events:
 		return m, nil
 	case <-s.ended:
-		return channel.FromGuest{}, s.err
+		select {
+		case m := <-s.events:
+			return m, nil
+		default:
+			return channel.FromGuest{}, s.err
+		}
 	case <-ctx.Done():
 		return channel.FromGuest{}, context.Cause(ctx)
 	}
