@@ -32,7 +32,7 @@ func fill(dir, source string) error {
 	if err := copyTree(staging, source); err != nil {
 		return err
 	}
-	return os.Rename(staging, dir)
+	return unix.Rename(staging, dir) // os.Rename refuses a directory that is there
 }
 
 func isEmpty(dir string) (bool, error) {
