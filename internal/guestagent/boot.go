@@ -25,9 +25,12 @@ const (
 	mountRoot    = "/mnt/root"
 )
 
-// Places in the guest. Only root enters runDir.
+// Places in the guest. Only root enters runDir. systemd never unmounts what is below /run/initramfs, but makes it
+// read-only in the end; the disk would stay dirty otherwise, since the root overlay that holds it is no mount of it.
 const (
-	runDir      = "/run/banger"
+	initramfs   = "/run/initramfs"
+	runDir      = initramfs + "/banger"
+	runLink     = "/run/banger" // to runDir
 	diskMount   = runDir + "/disk" // the VM's own disk, without the overlay
 	guestBinary = runDir + "/guest"
 	modprobe    = runDir + "/modprobe" // the same program: what the kernel calls to load a module

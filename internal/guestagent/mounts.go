@@ -94,7 +94,9 @@ func mountGuest(disk, modules *os.File) error {
 	const devOpts = unix.MS_NOSUID | unix.MS_NODEV
 	err := errors.Join(
 		mount("tmpfs", "/run", "tmpfs", devOpts, "mode=0755"),
+		os.MkdirAll(initramfs, 0o755),
 		os.Mkdir(runDir, 0o700),
+		os.Symlink(runDir, runLink),
 		mount(fdPath(disk), diskMount, "", unix.MS_BIND, ""),
 		mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"),
 		mount("tmpfs", "/dev/shm", "tmpfs", devOpts, "mode=1777"))
