@@ -30,7 +30,7 @@ const (
 const (
 	initramfs   = "/run/initramfs"
 	runDir      = initramfs + "/banger"
-	runLink     = "/run/banger" // to runDir
+	runLink     = "/run/banger"    // to runDir
 	diskMount   = runDir + "/disk" // the VM's own disk, without the overlay
 	guestBinary = runDir + "/guest"
 	modprobe    = runDir + "/modprobe" // the same program: what the kernel calls to load a module
