@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,41 +66,35 @@ func TestBufferError(t *testing.T) {
 // Without the buffer both mux loops of x/crypto/ssh wait within seconds for the other end to read: bulk in both
 // directions, closes that cross it, and short channels on one connection over a stream with a window.
 func TestSSHDoesNotStall(t *testing.T) {
+	const shortChannels = 300 // enough to stall in half of the runs
 	client := sshPair(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() { bulk(t, client, stop) })
 	}
-	var short atomic.Int64
-	enough := make(chan struct{})
+	progress := make(chan error)
 	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err := echoOnce(client, short.Load()); err != nil {
-				t.Errorf("short channel: %v", err)
-				return
-			}
-			if short.Add(1) == 60 {
-				close(enough)
-			}
+		defer close(progress)
+		for n := range shortChannels {
+			progress <- echoOnce(client, n)
 		}
 	})
-	select {
-	case <-enough:
-	case <-time.After(time.Minute):
-		t.Errorf("stalled after %d short channels", short.Load())
-		client.Close()
+	for n := 0; n < shortChannels; n++ {
+		select {
+		case err := <-progress:
+			if err != nil {
+				t.Fatalf("short channel %d: %v", n, err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("stalled after %d short channels", n)
+		}
 	}
 	close(stop)
 	wg.Wait()
 }
 
-// bulk echoes through one channel after another and closes each in the middle.
+// bulk echoes through one channel after another and closes each while both directions are full.
 func bulk(t *testing.T, client ssh.Conn, stop chan struct{}) {
 	data := make([]byte, 64<<10)
 	for {
@@ -116,18 +109,23 @@ func bulk(t *testing.T, client ssh.Conn, stop chan struct{}) {
 			return
 		}
 		go ssh.DiscardRequests(reqs)
-		go io.Copy(io.Discard, ch)
-		for range 64 {
-			if _, err := ch.Write(data); err != nil {
-				t.Errorf("bulk write: %v", err)
-				return
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for {
+				if _, err := ch.Write(data); err != nil {
+					return // closed below
+				}
 			}
+		})
+		if _, err := io.CopyN(io.Discard, ch, 256<<10); err != nil {
+			t.Errorf("bulk read: %v", err)
 		}
 		ch.Close()
+		writer.Wait()
 	}
 }
 
-func echoOnce(client ssh.Conn, n int64) error {
+func echoOnce(client ssh.Conn, n int) error {
 	ch, reqs, err := client.OpenChannel("echo", nil)
 	if err != nil {
 		return err
