@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+)
+
+// completionTimeout bounds how long a Tab may take.
+const completionTimeout = 500 * time.Millisecond
+
+// completeVMs offers the names of VMs in one of states (all when none is given), at most limit of them on one command line
+// (0: any number). It is quiet when no daemon answers.
+func (a *app) completeVMs(limit int, states ...banger.VMState) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if limit > 0 && len(args) >= limit {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		c, err := a.dialExisting(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer c.Close()
+		list, _ := c.ListVMs(ctx)
+		var names []cobra.Completion
+		for _, vm := range list {
+			if (len(states) == 0 || slices.Contains(states, vm.State)) && !slices.Contains(args, vm.Spec.Name) {
+				names = append(names, cobra.CompletionWithDesc(vm.Spec.Name, escape(string(vm.State)+", "+vm.Spec.Image)))
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeImages offers the images that are ready.
+func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	c, err := a.dialExisting(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer c.Close()
+	list, _ := c.Images(ctx)
+	var names []cobra.Completion
+	for _, image := range list {
+		names = append(names, image.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

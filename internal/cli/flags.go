@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// specFlags are what describes a new VM.
+type specFlags struct {
+	name   string
+	image  string
+	vcpu   int
+	memory memoryMiB
+	disk   diskBytes
+	labels []string
+	cmd    *cobra.Command
+}
+
+func (f *specFlags) add(a *app, cmd *cobra.Command) {
+	f.cmd = cmd
+	flags := cmd.Flags()
+	flags.StringVar(&f.name, "name", "", "`name` of the VM (default: one is made up)")
+	flags.StringVar(&f.image, "image", "", "`image` to make it from (see: banger image list)")
+	flags.IntVar(&f.vcpu, "vcpu", 0, "`number` of virtual processors (default: by this computer)")
+	flags.Var(&f.memory, "memory", "memory: MiB, or with a unit: 2G (default: by this computer)")
+	flags.Var(&f.disk, "disk-size", "size of its disk: 8G; it takes up what is written (default: 8G)")
+	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to keep with the VM (repeatable)")
+	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
+	for _, name := range []string{"name", "vcpu", "memory", "disk-size", "label"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+}
+
+// request checks the flags and gives what the daemon is asked; what was not given stays open.
+func (f *specFlags) request() (api.CreateRequest, error) {
+	req := api.CreateRequest{Name: f.name, Image: f.image}
+	spec := banger.VMSpec{Name: f.name, Image: f.image, VCPU: 1, MemoryMiB: banger.MinMemoryMiB, DiskBytes: banger.MinDiskBytes}
+	changed := f.cmd.Flags().Changed
+	for _, text := range []string{"name", "image"} {
+		if changed(text) && f.cmd.Flag(text).Value.String() == "" {
+			return req, banger.Invalidf("--%s: no name given", text)
+		}
+	}
+	if changed("vcpu") {
+		req.VCPU, spec.VCPU = &f.vcpu, f.vcpu
+	}
+	if changed("memory") {
+		mib := int(f.memory)
+		req.MemoryMiB, spec.MemoryMiB = &mib, mib
+	}
+	if changed("disk-size") {
+		bytes := int64(f.disk)
+		req.DiskBytes, spec.DiskBytes = &bytes, bytes
+	}
+	labels, err := parseLabels(f.labels)
+	if err != nil {
+		return req, err
+	}
+	req.Labels, spec.Labels = labels, labels
+	return req, validate(spec)
+}
+
+func parseLabels(list []string) (map[string]string, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	labels := map[string]string{}
+	for _, text := range list {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, &banger.Error{Kind: banger.ErrInvalid, Op: "--label", Subject: strconv.Quote(text), Err: fmt.Errorf("want KEY=VALUE")}
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+// memoryMiB is a flag in MiB that also takes a unit.
+type memoryMiB int
+
+func (m *memoryMiB) Set(text string) error {
+	if n, err := strconv.ParseInt(text, 10, 32); err == nil {
+		*m = memoryMiB(n)
+		return nil
+	}
+	bytes, err := banger.ParseSize(text)
+	if err != nil {
+		return err
+	}
+	*m = memoryMiB(min(bytes>>20, math.MaxInt32))
+	return nil
+}
+
+func (m *memoryMiB) String() string { return number(int64(*m)) }
+func (m *memoryMiB) Type() string   { return "size" }
+
+// diskBytes is a flag in bytes that wants a unit.
+type diskBytes int64
+
+func (d *diskBytes) Set(text string) error {
+	bytes, err := banger.ParseSize(text)
+	*d = diskBytes(bytes)
+	return err
+}
+
+func (d *diskBytes) String() string { return number(int64(*d)) }
+func (d *diskBytes) Type() string   { return "size" }
+
+// number leaves the zero of a flag that was not given out of the help.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// execFlags are what describes a command in a VM.
+type execFlags struct {
+	env     []string
+	envFile []string
+	workdir string
+	user    string
+}
+
+func (f *execFlags) add(cmd *cobra.Command) {
+	f.addEnv(cmd)
+	cmd.Flags().StringVarP(&f.workdir, "workdir", "w", "", "`directory` in the VM (default: the user's home)")
+	_ = cmd.RegisterFlagCompletionFunc("workdir", cobra.NoFileCompletions)
+}
+
+func (f *execFlags) addEnv(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass on your own (repeatable)")
+	flags.StringArrayVar(&f.envFile, "env-file", nil, "`file` with a KEY=VALUE on each line (repeatable)")
+	flags.StringVar(&f.user, "user", "", "`user` in the VM: a name, or uid[:gid] (default: root)")
+	_ = cmd.RegisterFlagCompletionFunc("env", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions)
+}
+
+// command gives argv: what follows "--". nil means a shell.
+func command(cmd *cobra.Command, args []string) ([]string, error) {
+	dash := cmd.ArgsLenAtDash()
+	if dash < 0 {
+		return nil, nil
+	}
+	if dash == len(args) {
+		return nil, inputError(cmd, "there is no command after --")
+	}
+	if argv := args[dash:]; argv[0] != "" {
+		return argv, nil
+	}
+	return nil, inputError(cmd, "the command is empty")
+}
+
+// beforeDash gives the arguments before "--".
+func beforeDash(cmd *cobra.Command, args []string) []string {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		return args[:dash]
+	}
+	return args
+}

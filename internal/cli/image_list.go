@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"banger"
+)
+
+func (a *app) imageList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "list the images that are ready", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			list, err := c.Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(append([]banger.Image{}, list...))
+			}
+			if len(list) == 0 {
+				a.notice("no image is ready yet: the first vm run builds it")
+			}
+			rows := [][]string{{"NAME", "KEY", "BOOT", "SIZE", "CREATED", "SOURCE"}}
+			for _, image := range list {
+				rows = append(rows, []string{image.Name, image.Key[:min(len(image.Key), 12)], string(image.Boot),
+					banger.FormatSize(image.SizeBytes), ago(a.now(), image.CreatedAt), image.Source})
+			}
+			return a.printRows(rows)
+		},
+	}
+}

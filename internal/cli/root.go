@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"banger"
+)
+
+func (a *app) rootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false // what is used most comes first
+	root := a.group("banger", "a Linux machine of its own for every task", `
+banger boots small Linux machines on this computer: each has its own kernel, file system, disk and name, and
+nothing that runs inside can touch the host. It needs no account and no root.`, `
+  banger vm run                      a shell in a new machine
+  banger vm run --rm -- uname -a     one command, then the machine is gone
+  banger ps                          what there is
+  banger vm shell NAME               back into a machine
+  banger vm delete --force NAME      away with it`,
+		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.daemonGroup(), a.versionCommand())
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = a.build.String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
+	flags := root.PersistentFlags()
+	flags.BoolVar(&a.json, "json", false, "results and errors as JSON")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress; lists show ids only")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "progress with every detail")
+	flags.SortFlags = false
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(usageTemplate)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Short = "help about any command"
+		case "completion":
+			cmd.Short = "make the script that completes banger's commands in a shell"
+			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, showOrRefuse
+		}
+	}
+	a.strict(root)
+	return root
+}
+
+const usageTemplate = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .Aliases}}
+
+Aliases:
+  {{.NameAndAliases}}{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if or .IsAvailableCommand (eq .Name "help")}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of every command:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}
+`
+
+func (a *app) vmGroup() *cobra.Command {
+	return a.group("vm", "make, use and remove machines", `
+A VM is a machine with a disk of its own: what you write there stays when it stops, until it is deleted. VMs are
+named by their name, their id or the beginning of the id.`, `
+  banger vm run --name devbox                  make one and get a shell in it
+  banger vm exec devbox -- apt-get update      run a command in it
+  banger vm stop devbox                        its disk stays
+  banger vm start devbox
+  banger vm delete --force devbox              with its disk
+
+What comes next: "banger vm run --help" for sizes, environment and users.`,
+		a.vmRun(), a.vmCreate(), a.vmStart(), a.vmStop(), a.vmList(), a.vmShow(), a.vmExec(), a.vmShell(), a.vmLogs(), a.vmDelete())
+}
+
+func (a *app) imageGroup() *cobra.Command {
+	return a.group("image", "what machines are made from", `
+An image is the read-only file system that machines of one kind share. The first "vm run" builds it.`, `
+  banger image list                            what is ready
+  banger vm run --image debian-bookworm-slim   a machine from it`,
+		a.imageList())
+}
+
+func (a *app) kernelGroup() *cobra.Command {
+	return a.group("kernel", "what machines boot", `
+A kernel comes from a distribution's package, with all its modules. The first "vm run" fetches it.`, `
+  banger kernel list                           what is ready`,
+		a.kernelList())
+}
+
+func (a *app) daemonGroup() *cobra.Command {
+	return a.group("daemon", "the background process", `
+bangerd runs as you and decides about images and machines. Commands that need it start it. Machines and the
+commands in them go on while it is down.`, `
+  banger daemon status                         where it listens and logs
+  banger daemon stop                           machines go on`,
+		a.daemonStatus(), a.daemonStop())
+}
+
+// group is a command that only holds others.
+func (a *app) group(name, short, long, example string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short, Long: strings.TrimSpace(long), Example: strings.Trim(example, "\n"),
+		Args: cobra.ArbitraryArgs, RunE: showOrRefuse,
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// showOrRefuse is what a group does: alone it shows its help, with an argument that is no command it refuses.
+func showOrRefuse(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(append(names, sub.Name()), sub.Aliases...)
+		}
+	}
+	return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0]),
+		Hint: or(didYouMean(args[0], names, cmd.CommandPath()+" "), "see: "+cmd.CommandPath()+" --help")}
+}
+
+// didYouMean names what was meant, each with prefix before it; "" when nothing is near.
+func didYouMean(name string, candidates []string, prefix string) string {
+	near := banger.Near(name, candidates)
+	if len(near) == 0 {
+		return ""
+	}
+	return "did you mean " + prefix + strings.Join(near, " or "+prefix) + "?"
+}
+
+func or(text, fallback string) string {
+	if text == "" {
+		return fallback
+	}
+	return text
+}
+
+// flagError gives a mistake in a flag its kind, in plain words, and names the flag that was meant.
+func flagError(cmd *cobra.Command, err error) error {
+	hint := "see: " + cmd.CommandPath() + " --help"
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		hint = or(didYouMean(unknown.GetSpecifiedName(), names, "--"), hint)
+	}
+	if value, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		hint = or(banger.HintOf(value.Unwrap()), hint)
+		err = fmt.Errorf("--%s: %w", value.GetFlag().Name, value.Unwrap())
+		if _, ok := errors.AsType[*strconv.NumError](err); ok {
+			err = fmt.Errorf("--%s %q: want a number", value.GetFlag().Name, value.GetValue())
+		}
+	}
+	return &banger.Error{Kind: banger.ErrInvalid, Err: err, Hint: hint}
+}
+
+// strict makes every mistake in arguments a usage error, and shows flags in the order in which they are defined.
+func (a *app) strict(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	cmd.DisableFlagsInUseLine = true
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if a.quiet && a.verbose {
+			return banger.Invalidf("--quiet and --verbose exclude each other")
+		}
+		if check == nil {
+			return nil
+		}
+		err := check(cmd, args)
+		if err == nil || errors.Is(err, banger.ErrInvalid) {
+			return err
+		}
+		return &banger.Error{Kind: banger.ErrInvalid, Err: err, Hint: "usage: " + cmd.UseLine()}
+	}
+	for _, sub := range cmd.Commands() {
+		a.strict(sub)
+	}
+}
+
+// inputError is a mistake in the arguments of cmd.
+func inputError(cmd *cobra.Command, format string, args ...any) error {
+	name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+	return &banger.Error{Kind: banger.ErrInvalid, Op: name, Err: fmt.Errorf(format, args...), Hint: "usage: " + cmd.UseLine()}
+}
+
+// oneVM, someVMs and noArgs check the number of arguments.
+func oneVM(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return inputError(cmd, "want the name of one VM, got %d arguments", len(args))
+	}
+	return nil
+}
+
+func someVMs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return inputError(cmd, "want the name of a VM")
+	}
+	return nil
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return inputError(cmd, "there is no argument, got %q", args[0])
+	}
+	return nil
+}

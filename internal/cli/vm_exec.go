@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+)
+
+func (a *app) vmExec() *cobra.Command {
+	var flags execFlags
+	cmd := &cobra.Command{
+		Use: "exec [flags] VM -- command [args...]", Short: "run a command in a VM",
+		Long: `The command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and
+its exit status becomes ours; 125 means that banger itself failed.`,
+		Example: `  banger vm exec devbox -- make test
+  banger vm exec --workdir /src --env CI=1 devbox -- make test
+  tar c . | banger vm exec devbox -- tar x -C /src
+  banger vm exec devbox -- sh -c 'cd /src && make'     a shell, if you want one`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() < 0 && len(args) > 1 {
+				return inputError(cmd, "put -- before the command")
+			}
+			return oneVM(cmd, beforeDash(cmd, args))
+		},
+		ValidArgsFunction: a.completeVMs(1, banger.StateRunning),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			argv, err := command(cmd, args)
+			if err != nil {
+				return err
+			}
+			if argv == nil {
+				return &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("vm exec: no command given"), Hint: "for a shell: banger vm shell " + args[0]}
+			}
+			return a.execIn(cmd, args[0], argv, flags)
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+// execIn runs argv, or a shell, in the running VM ref.
+func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFlags) error {
+	env, err := flags.environment(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	detail, err := a.show(cmd.Context(), ref)
+	if err != nil {
+		return streamError{err}
+	}
+	name := detail.Spec.Name
+	if detail.State != banger.StateRunning {
+		return streamError{&banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("is not running: its state is %s", detail.State),
+			Hint: "banger vm start " + name}}
+	}
+	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, User: flags.user})
+	if argv == nil {
+		a.remind(detail)
+	}
+	return err
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// removeTimeout bounds how long a client waits for the deletion that --rm promises; the daemon carries on with it.
+const removeTimeout = time.Minute
+
+type runFlags struct {
+	spec    specFlags
+	exec    execFlags
+	remove  bool
+	timings bool
+}
+
+func (a *app) vmRun() *cobra.Command {
+	var flags runFlags
+	cmd := &cobra.Command{
+		Use: "run [flags] [-- command [args...]]", Short: "make a VM, start it, and run a shell or a command in it",
+		Long: `Without a command you get a login shell. The VM goes on when you leave, unless --rm was given: then it is deleted with its disk,
+whatever ends this client. The first run also builds the image and fetches the kernel; that takes a minute or two.
+
+A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
+status becomes ours; 125 means that banger itself failed.`,
+		Example: `  banger vm run                                    a shell in a new VM
+  banger vm run --rm -- uname -a                   one command, then the VM is gone
+  banger vm run --name devbox --memory 4G          a VM to come back to: banger vm shell devbox
+  echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if extra := beforeDash(cmd, args); len(extra) > 0 {
+				return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: there is no argument before --, got %q", extra[0]),
+					Hint: fmt.Sprintf("for a command: banger vm run -- %[1]s; for an image: banger vm run --image %[1]s", extra[0])}
+			}
+			return nil
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			argv, err := command(cmd, args)
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), argv, flags)
+		},
+	}
+	flags.spec.add(a, cmd)
+	cmd.Flags().BoolVar(&flags.remove, "rm", false, "delete the VM when this client ends")
+	flags.exec.add(cmd)
+	addTimings(cmd, &flags.timings)
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
+	start := a.now()
+	req, err := flags.spec.request()
+	if err != nil {
+		return err
+	}
+	if req.Env, err = flags.exec.environment(os.LookupEnv); err != nil {
+		return err
+	}
+	req.User, req.Start, req.Remove = flags.exec.user, true, flags.remove
+	a.gitIdentity(ctx, &req)
+	steps := &stages{}
+	detail, err := a.create(ctx, req, steps)
+	if err != nil {
+		return streamError{err}
+	}
+	a.notice("%s", specLine(detail.Spec))
+	a.notice("ready in %s", seconds(a.now().Sub(start)))
+	if flags.timings {
+		if err := a.printTimings(steps, detail.Timings); err != nil {
+			return streamError{err}
+		}
+	}
+	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: flags.exec.workdir, User: req.User})
+	if flags.remove {
+		return firstError(err, a.removeVM(ctx, detail))
+	}
+	a.remind(detail)
+	return err
+}
+
+func (a *app) create(ctx context.Context, req api.CreateRequest, steps *stages) (api.VMDetail, error) {
+	c, err := a.dial(ctx)
+	if err != nil {
+		return api.VMDetail{}, err
+	}
+	defer c.Close()
+	show, end := a.progress()
+	defer end()
+	return c.CreateVM(ctx, req, steps.record(show))
+}
+
+// removeVM deletes the VM at a normal end. The daemon would do it anyway once we are gone: a signal ends the waiting.
+func (a *app) removeVM(ctx context.Context, vm api.VMDetail) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	defer a.signals.redirect(func(os.Signal) { cancel() })()
+	start := a.now()
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.DeleteVM(ctx, string(vm.ID), true, nil)
+	if errors.Is(err, banger.ErrNotFound) || errors.Is(err, banger.ErrInterrupted) {
+		return nil
+	}
+	if err == nil && a.verbose {
+		a.notice("vm %s is deleted (%s)", vm.Spec.Name, seconds(a.now().Sub(start)))
+	}
+	return err
+}
+
+// firstError keeps what the command said; a failure of banger's own after it is told beside.
+func firstError(command, after error) error {
+	switch {
+	case after == nil:
+		return command
+	case command == nil:
+		return streamError{after}
+	}
+	return failures{command, streamError{after}}
+}
