@@ -1,0 +1,66 @@
+# make run [CMD="uname -a"]   set up what is missing, then a shell (or one command) in a new VM
+# make test                   set up what is missing, then every test once, real guests included
+# make help                   the other targets
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+
+# As it was typed, also with a "$" in it.
+override CMD := $(value CMD)
+export CMD
+
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+# The commit's time, not now: the same sources give the same programs.
+BUILT   := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
+STAMP   := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
+
+PROGRAMS := banger bangerd banger-machine
+
+.PHONY: run build test smoke soak check bench clean help
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+	echo 'make build                  build/bin/{banger,bangerd,banger-machine,banger-guest}'
+	echo 'make check                  format, vet, tests with the race detector, no guests'
+	echo 'make smoke                  more and longer tests with real guests'
+	echo 'make soak                   hours of them'
+	echo 'make bench                  the benchmarks behind docs/promises.md'
+
+run:
+	@scripts/setup run
+	$(MAKE) --no-print-directory build
+	scripts/run
+
+build:
+	@echo '== build: build/bin' >&2
+	mkdir -p build/bin
+	export CGO_ENABLED=0
+	for program in $(PROGRAMS); do
+		go build -trimpath -ldflags '-s -w $(STAMP)' -o build/bin/$$program ./cmd/$$program
+	done
+	go build -trimpath -ldflags '-s -w' -o build/bin/banger-guest ./cmd/banger-guest
+
+test:
+	@scripts/setup test
+	BANGER_TIER=test go run ./scripts/testsum
+
+smoke:
+	@scripts/setup test
+	BANGER_TIER=smoke go run ./scripts/testsum -guests ./test/smoke/...
+
+soak:
+	@scripts/setup test
+	BANGER_TIER=soak go run ./scripts/testsum -guests ./test/soak/...
+
+check:
+	@go run ./scripts/testsum -race
+
+bench:
+	@scripts/setup test
+	go test -run '^$$' -bench . ./bench/...
+
+clean:
+	rm -rf build

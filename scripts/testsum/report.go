@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is one line of `go test -json` (go doc test2json).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of build-output
+	Test       string
+	Elapsed    float64
+	Output     string
+}
+
+// report counts results. A test that has subtests counts by them.
+type report struct {
+	out            io.Writer
+	passed, failed int
+	skips          []string // name and reason
+	failures       []string // names
+
+	packages map[string]*packageRun
+}
+
+type packageRun struct {
+	results map[string]string // action by test
+	output  map[string]*bytes.Buffer
+}
+
+func newReport(out io.Writer) *report {
+	return &report{out: out, packages: map[string]*packageRun{}}
+}
+
+// check runs one step that passes or fails as a whole.
+func (r *report) check(name string, run func() (string, error)) {
+	start := time.Now()
+	text, err := run()
+	took := time.Since(start).Seconds()
+	if err == nil {
+		r.passed++
+		fmt.Fprintf(r.out, "ok    %s  %.1fs\n", name, took)
+		return
+	}
+	r.fail(name)
+	fmt.Fprintf(r.out, "FAIL  %s  %.1fs: %v\n%s\n", name, took, err, strings.TrimRight(text, "\n"))
+}
+
+func (r *report) fail(name string) {
+	r.failed++
+	r.failures = append(r.failures, name)
+}
+
+// read takes the events of one go test.
+func (r *report) read(in io.Reader) error {
+	for dec := json.NewDecoder(in); ; {
+		var e event
+		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read go test's events: %w", err)
+		}
+		r.take(e)
+	}
+}
+
+func (r *report) take(e event) {
+	if e.Action == "build-output" {
+		io.WriteString(r.out, e.Output)
+		return
+	}
+	if e.Package == "" {
+		return
+	}
+	p := r.packages[e.Package]
+	if p == nil {
+		p = &packageRun{results: map[string]string{}, output: map[string]*bytes.Buffer{}}
+		r.packages[e.Package] = p
+	}
+	switch e.Action {
+	case "output":
+		if p.output[e.Test] == nil {
+			p.output[e.Test] = &bytes.Buffer{}
+		}
+		p.output[e.Test].WriteString(e.Output)
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			r.endPackage(e, p)
+			delete(r.packages, e.Package)
+			return
+		}
+		p.results[e.Test] = e.Action
+		if e.Action == "fail" {
+			fmt.Fprintf(r.out, "%s %s:\n%s", e.Package, e.Test, p.text(e.Test))
+		}
+	}
+}
+
+func (p *packageRun) text(test string) string {
+	if p.output[test] == nil {
+		return ""
+	}
+	return p.output[test].String()
+}
+
+// endPackage counts the tests of a package.
+func (r *report) endPackage(e event, p *packageRun) {
+	failedBefore, count := r.failed, 0
+	tests := make([]string, 0, len(p.results))
+	for test := range p.results {
+		tests = append(tests, test)
+	}
+	slices.Sort(tests)
+	for _, test := range tests {
+		name := e.Package + " " + test
+		switch {
+		case p.results[test] == "fail" && !p.childFailed(test):
+			r.fail(name)
+		case p.hasChildren(test):
+			continue
+		case p.results[test] == "skip":
+			r.skips = append(r.skips, name+": "+reason(p.text(test)))
+		case p.results[test] == "pass":
+			r.passed++
+			count++
+		}
+	}
+	if e.Action == "fail" && r.failed == failedBefore { // did not build, or ended by itself
+		r.fail(e.Package)
+	}
+	if e.Action == "fail" {
+		io.WriteString(r.out, p.text(""))
+		return
+	}
+	if len(tests) > 0 {
+		fmt.Fprintf(r.out, "ok    %s  %.1fs  %d tests\n", e.Package, e.Elapsed, count)
+	}
+}
+
+func (p *packageRun) hasChildren(test string) bool {
+	for other := range p.results {
+		if strings.HasPrefix(other, test+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *packageRun) childFailed(test string) bool {
+	for other, action := range p.results {
+		if action == "fail" && strings.HasPrefix(other, test+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// reason is what a skipped test said: "file.go:12: needs e2fsck".
+func reason(output string) string {
+	var words []string
+	for _, line := range strings.Split(output, "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		words = append(words, line)
+	}
+	if len(words) == 0 {
+		return "no reason given"
+	}
+	return strings.Join(words, " ")
+}
+
+func (r *report) printSkips() {
+	for _, line := range r.skips {
+		fmt.Fprintf(r.out, "skip  %s\n", line)
+	}
+}
+
+func (r *report) printFailures() {
+	for _, name := range r.failures {
+		fmt.Fprintf(r.out, "FAIL  %s\n", name)
+	}
+}
+
+type target struct{ pkg, name string }
+
+// fuzzTargets asks every package for its fuzz targets.
+func fuzzTargets() ([]target, error) {
+	out, err := exec.Command("go", "test", "-json", "-list", "^Fuzz", "./...").Output()
+	if err != nil {
+		return nil, nil // a package does not build: its tests have failed already
+	}
+	return parseTargets(bytes.NewReader(out))
+}
+
+func parseTargets(in io.Reader) ([]target, error) {
+	var found []target
+	for dec := json.NewDecoder(in); ; {
+		var e event
+		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
+			return found, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("list fuzz targets: %w", err)
+		}
+		if name := strings.TrimSpace(e.Output); e.Action == "output" && strings.HasPrefix(name, "Fuzz") && !strings.Contains(name, " ") {
+			found = append(found, target{e.Package, name})
+		}
+	}
+}

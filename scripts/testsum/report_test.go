@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const events = `{"Action":"start","Package":"banger/a"}
+{"Action":"run","Package":"banger/a","Test":"TestOne"}
+{"Action":"output","Package":"banger/a","Test":"TestOne","Output":"=== RUN   TestOne\n"}
+{"Action":"pass","Package":"banger/a","Test":"TestOne","Elapsed":0}
+{"Action":"run","Package":"banger/a","Test":"TestTree"}
+{"Action":"run","Package":"banger/a","Test":"TestTree/good"}
+{"Action":"pass","Package":"banger/a","Test":"TestTree/good","Elapsed":0}
+{"Action":"output","Package":"banger/a","Test":"TestTree/bad","Output":"    a_test.go:3: 1, want 2\n"}
+{"Action":"fail","Package":"banger/a","Test":"TestTree/bad","Elapsed":0}
+{"Action":"fail","Package":"banger/a","Test":"TestTree","Elapsed":0}
+{"Action":"output","Package":"banger/a","Test":"TestKVM","Output":"=== RUN   TestKVM\n"}
+{"Action":"output","Package":"banger/a","Test":"TestKVM","Output":"    a_test.go:9: needs /dev/kvm\n"}
+{"Action":"output","Package":"banger/a","Test":"TestKVM","Output":"--- SKIP: TestKVM (0.00s)\n"}
+{"Action":"skip","Package":"banger/a","Test":"TestKVM","Elapsed":0}
+{"Action":"output","Package":"banger/a","Output":"FAIL\n"}
+{"Action":"fail","Package":"banger/a","Elapsed":0.1}
+{"ImportPath":"banger/b","Action":"build-output","Output":"b.go:1: syntax error\n"}
+{"ImportPath":"banger/b","Action":"build-fail"}
+{"Action":"output","Package":"banger/b","Output":"FAIL\tbanger/b [build failed]\n"}
+{"Action":"fail","Package":"banger/b","Elapsed":0,"FailedBuild":"banger/b"}
+{"Action":"skip","Package":"banger/c","Elapsed":0}
+`
+
+func TestRead(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out)
+	if err := r.read(strings.NewReader(events)); err != nil {
+		t.Fatal(err)
+	}
+	if r.passed != 2 || r.failed != 2 || len(r.skips) != 1 {
+		t.Errorf("%d passed, %d failed, %d skipped, want 2, 2, 1", r.passed, r.failed, len(r.skips))
+	}
+	if want := []string{"banger/a TestTree/bad", "banger/b"}; !slices.Equal(r.failures, want) {
+		t.Errorf("failures = %q, want %q", r.failures, want)
+	}
+	if want := "banger/a TestKVM: a_test.go:9: needs /dev/kvm"; r.skips[0] != want {
+		t.Errorf("skip = %q, want %q", r.skips[0], want)
+	}
+	for _, text := range []string{"1, want 2", "syntax error"} {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("output has no %q:\n%s", text, &out)
+		}
+	}
+}
+
+func TestReadCutShort(t *testing.T) {
+	if err := newReport(&bytes.Buffer{}).read(strings.NewReader(events[:200])); err == nil {
+		t.Error("events cut short are no error")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out)
+	r.check("good", func() (string, error) { return "", nil })
+	r.check("bad", func() (string, error) { return "words of the tool\n", errors.New("exit status 1") })
+	if r.passed != 1 || r.failed != 1 || !strings.Contains(out.String(), "words of the tool") {
+		t.Errorf("%d passed, %d failed:\n%s", r.passed, r.failed, &out)
+	}
+}
+
+func TestParseTargets(t *testing.T) {
+	in := `{"Action":"output","Package":"banger/a","Output":"FuzzParse\n"}
+{"Action":"output","Package":"banger/a","Output":"ok  \tbanger/a\t0.1s\n"}
+{"Action":"pass","Package":"banger/a"}
+`
+	got, err := parseTargets(strings.NewReader(in))
+	if want := []target{{"banger/a", "FuzzParse"}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("parseTargets = %v, %v, want %v", got, err, want)
+	}
+}
