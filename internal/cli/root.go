@@ -75,7 +75,7 @@ func (a *app) vmGroup() *cobra.Command {
 A VM is a machine with a disk of its own: what you write there stays when it stops, until it is deleted. VMs are
 named by their name, their id or the beginning of the id.`, `
   banger vm run --name devbox                  make one and get a shell in it
-  banger vm exec devbox -- apt-get update      run a command in it
+  banger vm exec devbox -- git --version       run a command in it
   banger vm stop devbox                        its disk stays
   banger vm start devbox
   banger vm delete --force devbox              with its disk

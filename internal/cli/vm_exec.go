@@ -16,10 +16,10 @@ func (a *app) vmExec() *cobra.Command {
 		Use: "exec [flags] VM -- command [args...]", Short: "run a command in a VM",
 		Long: `The command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and
 its exit status becomes ours; 125 means that banger itself failed.`,
-		Example: `  banger vm exec devbox -- make test
-  banger vm exec --workdir /src --env CI=1 devbox -- make test
-  tar c . | banger vm exec devbox -- tar x -C /src
-  banger vm exec devbox -- sh -c 'cd /src && make'     a shell, if you want one`,
+		Example: `  banger vm exec devbox -- git --version
+  banger vm exec --workdir /tmp --env CI=1 devbox -- env
+  tar c . | banger vm exec devbox -- tar x -C /root
+  banger vm exec devbox -- sh -c 'cd /tmp && ls'     a shell, if you want one`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() < 0 && len(args) > 1 {
 				return inputError(cmd, "put -- before the command")
