@@ -54,7 +54,7 @@ func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFl
 	}
 	name := detail.Spec.Name
 	if detail.State != banger.StateRunning {
-		return streamError{&banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("is not running: its state is %s", detail.State),
+		return streamError{&banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", detail.State),
 			Hint: "banger vm start " + name}}
 	}
 	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, User: flags.user})

@@ -1,0 +1,49 @@
+// Package script holds scenarios of the command line: the real banger, daemon, lifecycle and store, with machines that are
+// stand-ins. Each file in testdata is one scenario.
+package script
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"banger/internal/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"banger": func() {
+			os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
+				cli.Build{Version: "v0", Commit: "0000", Built: "2026-01-01T00:00:00Z"}))
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			state := filepath.Join(env.WorkDir, "s")
+			w, err := newWorld(state)
+			if err != nil {
+				return err
+			}
+			env.Defer(w.close)
+			env.Setenv("BANGER_STATE_DIR", state)
+			env.Setenv("HOME", env.WorkDir)
+			env.Values["world"] = w
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"crash": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 1 {
+					ts.Fatalf("usage: crash NAME")
+				}
+				ts.Check(ts.Value("world").(*world).crash(args[0]))
+			},
+		},
+	})
+}

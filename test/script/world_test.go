@@ -1,0 +1,271 @@
+package script
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/daemon"
+	"banger/internal/lifecycle"
+	"banger/internal/machine"
+	"banger/internal/proc"
+	"banger/internal/statedir"
+	"banger/internal/store"
+)
+
+// world is one daemon on its socket.
+type world struct {
+	dir     statedir.Dir
+	db      *store.Store
+	manager *lifecycle.Manager
+	server  *daemon.Server
+
+	mu   sync.Mutex
+	runs map[banger.VMID]*run
+}
+
+func newWorld(root string) (*world, error) {
+	w := &world{dir: statedir.Dir{Root: root}, runs: map[banger.VMID]*run{}}
+	if err := w.dir.Ensure(); err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	var err error
+	if w.db, err = store.Open(ctx, w.dir.Database()); err != nil {
+		return nil, err
+	}
+	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Store: w.db, Images: images{}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
+		Guest:    "/guest",
+		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
+		Probe:    func(context.Context) (lifecycle.VMM, error) { return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil },
+		Gone:     func(ctx context.Context, _ proc.Handle) error { <-ctx.Done(); return ctx.Err() },
+	})
+	if err := w.manager.Recover(ctx); err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
+		Images:   func() ([]banger.Image, error) { return []banger.Image{image}, nil },
+		Kernels:  func() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil },
+		Status:   func(context.Context) (api.Status, error) { return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil },
+		Shutdown: func() {},
+		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid}, nil },
+	})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: w.dir.DaemonSocket(), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	go w.server.Serve(l, os.Getuid())
+	return w, nil
+}
+
+func (w *world) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	w.server.Close(ctx)
+	w.manager.Close()
+	w.db.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.runs {
+		r.end(banger.ExitKilled, "")
+	}
+}
+
+// crash ends the VMM of a VM as if it had died.
+func (w *world) crash(name string) error {
+	vm, err := w.db.Get(context.Background(), name)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.runs[vm.ID].end(banger.ExitCrash, "signal: killed")
+	return nil
+}
+
+const imageName = "debian-bookworm-slim"
+
+var (
+	image = banger.Image{Name: imageName, Key: strings.Repeat("5eed", 16), Boot: banger.BootAgent, SizeBytes: 200 << 20, Source: "packages debian:bookworm",
+		CreatedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	kernel = banger.Kernel{Name: "debian", Version: "6.1.0-1-cloud-amd64", SizeBytes: 80 << 20, Source: "linux-image-cloud-amd64", CreatedAt: image.CreatedAt}
+)
+
+type images struct{}
+
+func (images) Ensure(_ context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "image "+name)()
+	if name != imageName {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: name, Hint: banger.DidYouMean(name, []string{imageName})}
+	}
+	return image, nil
+}
+
+func (images) Get(string) (banger.Image, error) { return image, nil }
+
+type kernels struct{}
+
+func (kernels) Ensure(context.Context, string, banger.ProgressFunc) (banger.Kernel, error) {
+	return kernel, nil
+}
+func (kernels) Initrd(context.Context, banger.Kernel, string) (string, error) { return "/initrd", nil }
+
+// homes are real directories without disks.
+type homes struct{ dir statedir.Dir }
+
+func (h homes) Create(_ context.Context, home lifecycle.Home) error {
+	return os.Mkdir(h.dir.VM(home.ID).Path, 0o700)
+}
+func (h homes) Check(id banger.VMID) error  { _, err := os.Stat(h.dir.VM(id).Path); return err }
+func (h homes) Remove(id banger.VMID) error { return os.RemoveAll(h.dir.VM(id).Path) }
+
+func (h homes) List() (ids []banger.VMID, err error) {
+	entries, err := os.ReadDir(h.dir.VMs())
+	for _, e := range entries {
+		ids = append(ids, banger.VMID(e.Name()))
+	}
+	return ids, err
+}
+
+// run is one run of a VM.
+type run struct {
+	cfg   machine.Config
+	l     *net.UnixListener
+	ended chan struct{}
+	once  sync.Once
+	exit  banger.Exit // once ended
+}
+
+func (r *run) end(cause banger.ExitCause, detail string) {
+	r.once.Do(func() {
+		r.exit = banger.Exit{Cause: cause, Detail: detail, At: time.Now().UTC()}
+		r.l.Close()
+		close(r.ended)
+	})
+}
+
+func (r *run) status() machine.Status {
+	s := machine.Status{Phase: machine.PhaseReady, Accel: r.cfg.Accel, Attempts: 1, Timings: []banger.Timing{
+		{Side: "host", Step: "start vmm", Elapsed: 12 * time.Millisecond}, {Side: "guest", Step: "mount", Elapsed: 34 * time.Millisecond}}}
+	select {
+	case <-r.ended:
+		s.Phase, s.Exit = machine.PhaseEnded, &r.exit
+	default:
+	}
+	return s
+}
+
+// machines are the supervisors of all runs.
+type machines struct{ *world }
+
+var errNoRun = &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("no supervisor answers")}
+
+func (m machines) get(id banger.VMID) (*run, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.runs[id]; r != nil {
+		return r, nil
+	}
+	return nil, errNoRun
+}
+
+func (m machines) Launch(_ context.Context, cfg machine.Config) error {
+	socket := m.dir.VM(cfg.ID).MachineSocket()
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	r := &run{cfg: cfg, l: l, ended: make(chan struct{})}
+	m.mu.Lock()
+	m.runs[cfg.ID] = r
+	m.mu.Unlock()
+	go r.serve()
+	return nil
+}
+
+func (m machines) Relaunch(context.Context, banger.VMID) error { return errNoRun }
+
+func (m machines) Status(_ context.Context, id banger.VMID) (machine.Status, error) {
+	r, err := m.get(id)
+	if err != nil {
+		return machine.Status{}, err
+	}
+	return r.status(), nil
+}
+
+func (m machines) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	return m.Status(ctx, id)
+}
+
+func (m machines) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) {
+	r, err := m.get(id)
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	select {
+	case <-r.ended:
+		return r.exit, nil
+	case <-ctx.Done():
+		return banger.Exit{}, ctx.Err()
+	}
+}
+
+func (m machines) Shutdown(_ context.Context, id banger.VMID, _ time.Duration) (banger.Exit, error) {
+	r, err := m.get(id)
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	r.end(banger.ExitPowerOff, "")
+	return r.exit, nil
+}
+
+func (m machines) Handles(id banger.VMID) (h machine.Handles, supervisor, vmm bool, err error) {
+	r, err := m.get(id)
+	if err != nil {
+		return h, false, false, nil
+	}
+	h = machine.Handles{Supervisor: proc.Handle{PID: 1001}, VMM: proc.Handle{PID: 1002}}
+	alive := r.status().Phase == machine.PhaseReady
+	return h, alive, alive, nil
+}
+
+func (m machines) ExitRecord(id banger.VMID) (*banger.Exit, error) {
+	r, err := m.get(id)
+	if err != nil || r.status().Exit == nil {
+		return nil, nil
+	}
+	return &r.exit, nil
+}
+
+func (m machines) Finish(_ context.Context, id banger.VMID, _ time.Duration) error {
+	if r, err := m.get(id); err == nil {
+		r.end(banger.ExitKilled, "")
+	}
+	return nil
+}
+
+// serve answers on machine.sock.
+func (r *run) serve() {
+	for {
+		conn, err := r.l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			io.Copy(io.Discard, conn)
+		}()
+	}
+}
