@@ -33,4 +33,8 @@ require (
 	modernc.org/sqlite v1.62.0
 )
 
-require golang.org/x/tools v0.52.0 // indirect
+require (
+	github.com/godbus/dbus/v5 v5.1.0 // indirect
+	golang.org/x/tools v0.52.0 // indirect
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.77 // indirect
+)

@@ -69,7 +69,7 @@ func stopDaemon(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	daemon, err := proc.Of(status.PID)
+	daemon, err := proc.HandleOf(status.PID)
 	if err != nil {
 		return err
 	}

@@ -65,3 +65,14 @@ func FuzzParseEnvFile(f *testing.F) {
 		}
 	})
 }
+
+func TestParseIdentity(t *testing.T) {
+	for out, want := range map[string][2]string{
+		"": {}, "user.name\nA B\x00user.email\na@b.example\x00": {"A B", "a@b.example"},
+		"user.name\nold\x00user.name\nnew\x00": {"new", ""}, "user.name\x00": {}, "user.name\ntwo\nlines\x00": {"two\nlines", ""},
+	} {
+		if name, email := parseIdentity(out); name != want[0] || email != want[1] {
+			t.Errorf("parseIdentity(%q) = %q, %q, want %q", out, name, email, want)
+		}
+	}
+}

@@ -15,17 +15,26 @@ const gitTimeout = 2 * time.Second
 
 // gitIdentity puts the user's own git identity into req, so that commits made in the VM bear it. Without git, or without an
 // identity, there is none.
-func (a *app) gitIdentity(ctx context.Context, req *api.CreateRequest) {
+func gitIdentity(ctx context.Context, req *api.CreateRequest) {
 	ctx, cancel := context.WithTimeout(ctx, gitTimeout)
 	defer cancel()
-	req.GitName, req.GitEmail = gitConfig(ctx, "user.name"), gitConfig(ctx, "user.email")
+	var out bytes.Buffer
+	// In "/": the user's and the system's configuration, not that of a repository that we happen to stand in.
+	err := proc.Run(ctx, proc.Command{Path: "git", Args: []string{"config", "--null", "--get-regexp", `^user\.(name|email)$`}, Dir: "/", Stdout: &out})
+	if err == nil {
+		req.GitName, req.GitEmail = parseIdentity(out.String())
+	}
 }
 
-// gitConfig reads the user's configuration, not that of a repository that we happen to stand in.
-func gitConfig(ctx context.Context, key string) string {
-	var out bytes.Buffer
-	if err := proc.Run(ctx, proc.Command{Path: "git", Args: []string{"config", "--global", "--get", key}, Stdout: &out}); err != nil {
-		return ""
+// parseIdentity reads what git config --null prints: key, newline, value, NUL. The last value of a key counts.
+func parseIdentity(out string) (name, email string) {
+	for entry := range strings.SplitSeq(out, "\x00") {
+		switch key, value, _ := strings.Cut(entry, "\n"); key {
+		case "user.name":
+			name = value
+		case "user.email":
+			email = value
+		}
 	}
-	return strings.TrimSpace(out.String())
+	return name, email
 }

@@ -22,7 +22,7 @@ func (a *app) vmCreate() *cobra.Command {
 				return err
 			}
 			req.User = env.user
-			a.gitIdentity(cmd.Context(), &req)
+			gitIdentity(cmd.Context(), &req)
 			c, err := a.dial(cmd.Context())
 			if err != nil {
 				return err

@@ -69,7 +69,7 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 		return err
 	}
 	req.User, req.Start, req.Remove = flags.exec.user, true, flags.remove
-	a.gitIdentity(ctx, &req)
+	gitIdentity(ctx, &req)
 	steps := &stages{}
 	detail, err := a.create(ctx, req, steps)
 	if err != nil {
