@@ -37,9 +37,8 @@ func download(ctx context.Context, dir string, report func(done, total int64)) (
 	}
 	report(0, total)
 	status := &aptStatus{report: func(percent float64) { report(int64(percent/100*float64(total)), total) }}
-	var words bytes.Buffer
 	err = proc.Run(ctx, proc.Command{Path: "apt-get", Args: []string{"download", "-qq", "-o", "APT::Status-Fd=1", pkg.name + "=" + pkg.version},
-		Dir: dir, Env: aptEnvironment(), Stdout: status, Stderr: &words})
+		Dir: dir, Env: aptEnvironment(), Stdout: status})
 	if err != nil {
 		return "", aptFailed(ctx, err, "the package mirror may be out of reach, or apt's lists are old: look at the network, or run: sudo apt-get update")
 	}
@@ -98,7 +97,7 @@ func aptEnvironment() []string { return append(os.Environ(), "LC_ALL=C.UTF-8") }
 func aptFailed(ctx context.Context, err error, hint string) error {
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return err
 	case errors.Is(err, banger.ErrUnavailable):
 		hint = "banger fetches this kernel by apt, which Debian has; on another system copy a kernel's directory from one that has it"
 	}

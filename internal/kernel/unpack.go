@@ -27,6 +27,9 @@ const (
 	builtinModinfo  = "modules.builtin.modinfo"
 )
 
+// reportEvery is how many bytes are unpacked between two reports.
+const reportEvery = 4 << 20
+
 // maxModule is the most that one compressed module may become.
 const maxModule = 256 << 20
 
@@ -46,7 +49,7 @@ type release struct {
 func unpack(ctx context.Context, src tree.Source, dir *os.Root, report func(bytes int64)) (release, error) {
 	var got release
 	found := map[string]string{} // version by what it was found in
-	var total int64
+	var total, told int64
 	for entry, err := range src {
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return release{}, fmt.Errorf("read the package: %w", err)
@@ -69,8 +72,10 @@ func unpack(ctx context.Context, src tree.Source, dir *os.Root, report func(byte
 		if target == unpackedKernel {
 			got.built = entry.ModTime
 		}
-		total += entry.Size
-		report(total)
+		if total += entry.Size; total-told >= reportEvery {
+			told = total
+			report(total)
+		}
 	}
 	got.version = found[unpackedKernel]
 	switch {

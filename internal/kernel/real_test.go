@@ -1,0 +1,203 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/statedir"
+	"banger/internal/testenv"
+)
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if realRoot != "" {
+		if err := os.RemoveAll(realRoot); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
+	os.Exit(status)
+}
+
+// realRoot is the state directory of realKernel.
+var realRoot string
+
+// fetchReal gets the real kernel by the real apt, once in a run of the tests.
+var fetchReal = sync.OnceValues(func() (*Manager, error) {
+	root, err := os.MkdirTemp("", "banger-kernel")
+	if err != nil {
+		return nil, err
+	}
+	realRoot = root
+	m := New(Config{Dir: statedir.Dir{Root: root}})
+	if err := m.Dir.Ensure(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	_, err = m.Ensure(ctx, DefaultName, nil)
+	return m, err
+})
+
+// realKernel gives Debian's kernel, or skips where apt or its mirror are missing.
+func realKernel(t *testing.T) (*Manager, banger.Kernel) {
+	t.Helper()
+	testenv.RequireTool(t, "apt-get")
+	if err := exec.Command(testenv.RequireTool(t, "apt-cache"), "show", metaPackage).Run(); err != nil {
+		testenv.Skip(t, "apt's package lists")
+	}
+	m, err := fetchReal()
+	if errors.Is(err, banger.ErrUnavailable) {
+		t.Log(err)
+		testenv.Skip(t, "a package mirror")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := m.Get(DefaultName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, kernel
+}
+
+func TestRealKernel(t *testing.T) {
+	m, kernel := realKernel(t)
+	if !strings.Contains(kernel.Version, "cloud-amd64") || !strings.HasPrefix(kernel.Source, "linux-image-"+kernel.Version+" ") {
+		t.Errorf("kernel %+v", kernel)
+	}
+	dir := m.Dir.Kernel(DefaultName)
+	testenv.CheckExt4(t, dir.Modules())
+	var total int64
+	entries, err := os.ReadDir(dir.BootModules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	const guestBudget, initrdBudget = 8 << 20, 12 << 20
+	if total > initrdBudget-guestBudget {
+		t.Errorf("the boot modules have %s, want at most %s", banger.FormatSize(total), banger.FormatSize(initrdBudget-guestBudget))
+	}
+	t.Logf("%s: vmlinux and modules %s, %d boot modules %s", kernel.Version, banger.FormatSize(kernel.SizeBytes), len(entries), banger.FormatSize(total))
+}
+
+// TestRealIndexes compares the indexes in modules.ext4 with depmod's of the same modules.
+func TestRealIndexes(t *testing.T) {
+	m, kernel := realKernel(t)
+	base := t.TempDir()
+	modules := filepath.Join(base, "lib/modules", kernel.Version)
+	if err := os.MkdirAll(modules, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tool := testenv.RequireTool(t, "debugfs")
+	if out, err := exec.Command(tool, "-R", "rdump / "+modules, m.Dir.Kernel(DefaultName).Modules()).CombinedOutput(); err != nil {
+		t.Fatalf("debugfs: %v\n%s", err, out)
+	}
+	given := []string{modulesOrder, modulesBuiltin, builtinModinfo}
+	files := map[string][]byte{}
+	err := fs.WalkDir(os.DirFS(modules), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Dir(name) != "." || slices.Contains(given, name) {
+			return err
+		}
+		path := filepath.Join(modules, name)
+		if files[name], err = os.ReadFile(path); err != nil {
+			return err
+		}
+		return os.Remove(path)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 9 {
+		t.Errorf("modules.ext4 has %d indexes, want 9 or more", len(files))
+	}
+	compareDepmod(t, base, kernel.Version, files)
+}
+
+// TestRealBoot boots the kernel with an initrd of its own: the boot modules load, the modules' drive mounts, and a module on it
+// loads with all that it needs.
+func TestRealBoot(t *testing.T) {
+	qemu := testenv.RequireTool(t, "qemu-system-x86_64")
+	user := testenv.OrdinaryUser(t)
+	m, kernel := realKernel(t)
+	work := user.Dir(t)
+	guest := filepath.Join(work, "init")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", guest, "./testdata/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the guest's init: %v\n%s", err, out)
+	}
+	initrd, err := m.Initrd(t.Context(), kernel, guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := m.Dir.Kernel(DefaultName)
+	for name, path := range map[string]string{"vmlinux": dir.Vmlinux(), "modules": dir.Modules(), "initrd": initrd} {
+		if err := os.Link(path, filepath.Join(work, name)); err != nil { // the user can't enter root's directory
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, qemu, "-M", "microvm,acpi=on", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults", "-no-user-config",
+		"-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", "vmlinux", "-initrd", "initrd",
+		"-append", "console=ttyS0 quiet panic=-1 tsc=reliable tsc_early_khz="+strconv.Itoa(clockKHz(t)),
+		"-drive", "id=m,file=modules,format=raw,if=none,readonly=on", "-device", "virtio-blk-device,drive=m,serial=modules")
+	cmd.Dir = work
+	user.As(cmd)
+	out, err := cmd.CombinedOutput()
+	boot := fmt.Sprintf("TEST boot modules loaded: %d", bootModules(t, dir))
+	for _, want := range []string{boot, "TEST loaded nf_conntrack_ftp after "} {
+		if !bytes.Contains(out, []byte(want)) {
+			t.Errorf("the guest (%v) does not say %q:\n%s", err, want, out)
+		}
+	}
+}
+
+func bootModules(t *testing.T, dir statedir.KernelDir) int {
+	t.Helper()
+	entries, err := os.ReadDir(dir.BootModules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// clockKHz is the frequency of the time stamp counter, which the emulator hands to the guest. A guess is good enough: without any the
+// guest's kernel may hang.
+func clockKHz(t *testing.T) int {
+	t.Helper()
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`cpu MHz\s*: ([0-9.]+)`).FindSubmatch(info)
+	if found == nil {
+		testenv.Skip(t, "cpu MHz in /proc/cpuinfo")
+	}
+	mhz, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(mhz * 1000)
+}
