@@ -11,6 +11,9 @@ SHELL := /bin/bash
 override CMD := $(value CMD)
 export CMD
 
+# The stamp below says more, and a clone of another user (sudo make) has none.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 # The commit's time, not now: the same sources give the same programs.
