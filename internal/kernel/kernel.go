@@ -68,16 +68,16 @@ func (m *Manager) Ensure(ctx context.Context, name string, progress banger.Progr
 	if name != DefaultName || !errors.Is(err, banger.ErrNotFound) {
 		return kernel, err
 	}
+	end := progress.Begin("kernel", stageText(name))
 	release, err := m.claim(ctx, name)
 	if err != nil {
 		return banger.Kernel{}, fmt.Errorf("wait for kernel %s: %w", name, err)
 	}
 	defer release()
-	if kernel, err = m.Get(name); !errors.Is(err, banger.ErrNotFound) {
-		return kernel, err
+	if kernel, err = m.Get(name); errors.Is(err, banger.ErrNotFound) { // else the one before us has made it
+		kernel, err = m.fetch(ctx, name, progress)
 	}
-	end := progress.Begin("kernel", stageText(name))
-	if kernel, err = m.fetch(ctx, name, progress); err != nil {
+	if err != nil {
 		return banger.Kernel{}, &banger.Error{Op: "fetch kernel", Subject: name, Err: err}
 	}
 	end()
