@@ -18,7 +18,7 @@ import (
 
 const (
 	modulesLabel    = "modules"
-	maxModulesImage = 8 << 30 // apparent; the image is cut to fit
+	maxModulesImage = 2 << 30 // apparent; the image is cut to fit
 )
 
 // readModules reads all modules below dir, uncompressed, and what lies beside them.
@@ -98,7 +98,7 @@ func (c *catalog) path(name string) string {
 // writeModulesImage makes modules.ext4 from the directory: its root is what the guest mounts as /usr/lib/modules/<version>.
 func writeModulesImage(ctx context.Context, path string, dir *os.Root, of release) error {
 	id := sha256.Sum256([]byte("banger modules " + of.version)) // the same for equal images
-	err := write.CreateFile(ctx, path, write.Options{SizeBytes: maxModulesImage, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]),
+	_, err := write.CreateFile(ctx, path, write.Options{SizeBytes: maxModulesImage, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]),
 		Label: modulesLabel, Time: of.built, Fit: true, JournalBlocks: -1, Sync: true}, source(dir))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
