@@ -20,6 +20,9 @@ const (
 // channelPort is the name of the virtio-serial port that carries the guest channel.
 const channelPort = "banger.channel"
 
+// sandbox is QEMU's own seccomp filter, with all that it can deny.
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
 // Args is QEMU's command line for a machine. The sockets are descriptors, so that they listen before QEMU runs. The
 // guest's processors do not run before a "cont".
 func Args(spec vmm.Spec) []string {
@@ -34,7 +37,7 @@ func Args(spec vmm.Spec) []string {
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-S", "-no-reboot",
 		"-action", "panic=exit-failure,reboot=shutdown",
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-sandbox", sandbox,
 		"-kernel", spec.Kernel,
 		"-initrd", spec.Initrd,
 		"-append", strings.Join(BootArgs(spec), " "),
@@ -60,7 +63,9 @@ func accelArgs(spec vmm.Spec) []string {
 	return []string{"-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max"}
 }
 
-func socket(id string, fd int) string { return fmt.Sprintf("socket,id=%s,fd=%d,server=on,wait=off", id, fd) }
+func socket(id string, fd int) string {
+	return fmt.Sprintf("socket,id=%s,fd=%d,server=on,wait=off", id, fd)
+}
 
 func driveArgs(i int, d vmm.Drive) []string {
 	drive := fmt.Sprintf("if=none,id=drive%d,file=%s,format=raw,", i, escape(d.Path))
