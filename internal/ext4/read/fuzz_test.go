@@ -2,7 +2,9 @@ package read_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,14 +18,41 @@ import (
 	"banger/internal/tree"
 )
 
-// smallImages are 256 KiB to 1 MiB file systems with a bit of everything, as mke2fs makes them.
+var update = flag.Bool("update", false, "make testdata/*.gz anew with mke2fs")
+
+// smallImages are file systems of 4 MiB with a bit of everything, as mke2fs makes them.
 func smallImages(tb testing.TB) (images [][]byte) {
 	tb.Helper()
-	if _, err := exec.LookPath("mke2fs"); err != nil {
-		tb.Skipf("needs mke2fs: %v", err)
+	if *update {
+		makeImages(tb)
 	}
+	paths, err := filepath.Glob("testdata/*.gz")
+	if err != nil || len(paths) == 0 {
+		tb.Fatalf("no testdata/*.gz: %v", err)
+	}
+	for _, path := range paths {
+		packed, err := os.Open(path)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer packed.Close()
+		unpacked, err := gzip.NewReader(packed)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		image, err := io.ReadAll(unpacked)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		images = append(images, image)
+	}
+	return images
+}
+
+func makeImages(tb testing.TB) {
+	tb.Helper()
 	seed := tb.TempDir()
-	script := `mkdir -p d/e && echo content > d/file && ln d/file hard && ln -s d/file short && mkfifo fifo && head -c 30000 /dev/urandom > random &&
+	script := `mkdir -p d/e && echo content > d/file && ln d/file hard && ln -s d/file short && mkfifo fifo && seq 6000 > numbers &&
 		ln -s $(printf %0100d 1) long && for i in $(seq 40); do : > d/e/a-rather-long-name-to-fill-blocks-with-$i; done &&
 		truncate -s 90000 sparse && echo end >> sparse`
 	cmd := exec.Command("sh", "-c", script)
@@ -31,7 +60,7 @@ func smallImages(tb testing.TB) (images [][]byte) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("%v\n%s", err, out)
 	}
-	for _, args := range [][]string{
+	for i, args := range [][]string{
 		{"-t", "ext4", "-O", "^has_journal,^resize_inode"},
 		{"-t", "ext4", "-O", "^has_journal,^resize_inode,^metadata_csum,inline_data"},
 		{"-t", "ext2"},
@@ -52,15 +81,21 @@ func smallImages(tb testing.TB) (images [][]byte) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		images = append(images, data)
+		var packed bytes.Buffer
+		w, _ := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+		if _, err := w.Write(data); err != nil || w.Close() != nil {
+			tb.Fatal("gzip")
+		}
+		if err := os.WriteFile(fmt.Sprintf("testdata/image-%d.gz", i), packed.Bytes(), 0o644); err != nil {
+			tb.Fatal(err)
+		}
 	}
-	return images
 }
 
-// dirty puts into the journal a transaction that changes the blocks of the file "random", and another that revokes one.
+// dirty puts into the journal a transaction that changes the blocks of the file "numbers", and another that revokes one.
 func dirty(tb testing.TB, image string) {
 	tb.Helper()
-	out, err := exec.Command("debugfs", "-R", "blocks random", image).Output()
+	out, err := exec.Command("debugfs", "-R", "blocks numbers", image).Output()
 	blocks := strings.Fields(string(out))
 	if err != nil || len(blocks) < 10 {
 		tb.Fatalf("debugfs: %v, %s", err, out)
