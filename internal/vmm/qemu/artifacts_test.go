@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,9 +11,10 @@ import (
 	"banger/internal/statedir"
 )
 
+// makeArtifacts gives a kernel and an initrd with the test guest, made once in a run of the tests.
 var makeArtifacts = sync.OnceValues(func() (artifacts, error) {
-	root := filepath.Join(os.TempDir(), fmt.Sprintf("banger-qemu-test-%d", os.Getuid()))
-	m := kernel.New(kernel.Config{Dir: statedir.Dir{Root: root}})
+	guest := os.Getenv(envGuest)
+	m := kernel.New(kernel.Config{Dir: statedir.Dir{Root: filepath.Join(filepath.Dir(guest), stateDir)}})
 	if err := m.Dir.Ensure(); err != nil {
 		return artifacts{}, err
 	}
@@ -24,7 +24,6 @@ var makeArtifacts = sync.OnceValues(func() (artifacts, error) {
 	if err != nil {
 		return artifacts{}, err
 	}
-	initrd, err := m.Initrd(ctx, k, os.Getenv(envGuest))
+	initrd, err := m.Initrd(ctx, k, guest)
 	return artifacts{m.Dir.Kernel(k.Name).Vmlinux(), initrd}, err
 })
-

@@ -31,6 +31,9 @@ const (
 	envSupervisor = "QEMU_TEST_SUPERVISOR" // a supervisor that is to die: the spec as JSON
 )
 
+// stateDir is where the kernel is made, beside the guest's program.
+const stateDir = "state"
+
 // TestMain makes the tests run as the ordinary user when root runs them: the guest's program is built first, then a copy
 // of this binary goes on as that user.
 func TestMain(m *testing.M) {
@@ -66,7 +69,8 @@ func runAsOrdinaryUser() (status int, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build the test guest: %w\n%s", err, out)
 	}
-	if err := errors.Join(os.Chmod(dir, 0o755), copyFile(self, "/proc/self/exe")); err != nil {
+	state := filepath.Join(dir, stateDir)
+	if err := errors.Join(os.Chmod(dir, 0o755), copyFile(self, "/proc/self/exe"), os.Mkdir(state, 0o700)); err != nil {
 		return 0, err
 	}
 	var args []string
@@ -85,7 +89,7 @@ func runAsOrdinaryUser() (status int, err error) {
 		}
 		uid, err1 := strconv.Atoi(u.Uid)
 		gid, err2 := strconv.Atoi(u.Gid)
-		if err := errors.Join(err1, err2); err != nil {
+		if err := errors.Join(err1, err2, os.Chown(state, uid, gid)); err != nil {
 			return 0, err
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
@@ -111,7 +115,7 @@ func copyFile(to, from string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// artifacts are a kernel and an initrd with the test guest, made once in a run of the tests.
+// artifacts are a kernel and an initrd with the test guest.
 type artifacts struct{ kernel, initrd string }
 
 func realArtifacts(t *testing.T) artifacts {
