@@ -22,7 +22,16 @@ func Confinement(spec vmm.Spec) proc.Confinement {
 	return c
 }
 
+// Confinement is what a supervisor must keep when it confines itself and starts spec by this driver afterwards: a process
+// cannot grant more than it has. A supervisor that was confined may end a QEMU from before only with Signals.
+func (d *Driver) Confinement(spec vmm.Spec) proc.Confinement {
+	return Confinement(spec).Merge(proc.Confinement{Exec: []string{d.cfg.Shim}, Signals: true})
+}
+
 func programConfinement(program string, accel vmm.Accelerator) proc.Confinement {
+	if path, err := proc.LookPath(program); err == nil {
+		program = path
+	}
 	c := proc.Confinement{
 		Exec:      []string{program, "/lib", "/lib32", "/lib64"},
 		ReadOnly:  []string{"/etc/ld.so.cache", "/dev/urandom", "/sys/devices/system/cpu", "/sys/devices/system/node"},

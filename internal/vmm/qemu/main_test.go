@@ -161,7 +161,7 @@ func newDriver(t *testing.T) *Driver {
 	return New(Config{Shim: self})
 }
 
-// supervise starts a machine, tells its handle and waits to be killed.
+// supervise confines itself, starts a machine, tells its handle and waits to be killed.
 func supervise(encoded string) {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, err)
@@ -175,8 +175,13 @@ func supervise(encoded string) {
 	if err != nil {
 		fail(err)
 	}
+	d := New(Config{Shim: self})
+	own := proc.Confinement{ReadOnly: []string{"/proc", "/usr"}, ReadWrite: []string{spec.Dir, os.DevNull}}
+	if err := proc.ConfineSelf(d.Confinement(spec).Merge(own)); err != nil {
+		fail(err)
+	}
 	var handle proc.Handle
-	m, err := New(Config{Shim: self}).Start(context.Background(), spec, func(h proc.Handle) error { handle = h; return nil })
+	m, err := d.Start(context.Background(), spec, func(h proc.Handle) error { handle = h; return nil })
 	if err != nil {
 		fail(err)
 	}
