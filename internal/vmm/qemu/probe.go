@@ -230,7 +230,7 @@ func startProbe(program, shim, rom string, accel vmm.Accelerator, qmp *os.File) 
 	c.ReadOnly = append(c.ReadOnly, rom)
 	c.KeepFiles = 1
 	path, args := proc.ConfinedCommand(shim, c, args...)
-	p, err := proc.Start(proc.Spec{Path: path, Args: args, Dir: "/", ExtraFiles: []*os.File{qmp}, Log: log})
+	p, err := proc.Start(proc.Spec{Path: path, Args: args, Dir: "/", Env: []string{}, ExtraFiles: []*os.File{qmp}, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -188,7 +188,7 @@ func (d *Driver) launch(spec vmm.Spec, s *sockets) (*process, error) {
 	defer log.Close()
 	defer s.closeListeners()
 	path, args := proc.ConfinedCommand(d.cfg.Shim, Confinement(spec), append([]string{spec.Program}, Args(spec)...)...)
-	p, err := proc.Start(proc.Spec{Path: path, Args: args, Dir: "/", ExtraFiles: s.listeners, Log: log})
+	p, err := proc.Start(proc.Spec{Path: path, Args: args, Dir: "/", Env: []string{}, ExtraFiles: s.listeners, Log: log})
 	if err != nil {
 		return nil, err
 	}
