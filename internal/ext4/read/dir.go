@@ -57,7 +57,7 @@ func (n *Node) entries(visit func(Dirent) error) error {
 			if err != nil {
 				return err
 			}
-			if err := n.verifyDirBlock(b, done); err != nil {
+			if err := n.VerifyDirBlock(b, done); err != nil {
 				return err
 			}
 			if err := n.blockEntries(b, visit); err != nil {
@@ -105,8 +105,8 @@ func (n *Node) inlineEntries(visit func(Dirent) error) error {
 	return n.blockEntries(n.inline[60:], visit)
 }
 
-// verifyDirBlock checks the checksum of block number logical of a directory, be it one of names or of an index.
-func (n *Node) verifyDirBlock(b []byte, logical uint64) error {
+// VerifyDirBlock checks the checksum of block number logical of a directory, be it one of names or of an index.
+func (n *Node) VerifyDirBlock(b []byte, logical uint64) error {
 	if !n.fs.sb.MetadataCsum() {
 		return nil
 	}

@@ -20,24 +20,38 @@ type Node struct {
 
 // Node opens an inode by number. Errors: ErrCorrupt; ErrUnsupported for encrypted ones.
 func (f *FS) Node(ino uint32) (*Node, error) {
-	n, err := f.node(ino)
+	raw, err := f.RawInode(ino)
+	if err == nil {
+		err = f.VerifyInode(ino, raw)
+	}
+	var n *Node
+	if err == nil {
+		n, err = f.Unverified(ino)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("inode %d: %w", ino, err)
 	}
 	return n, nil
 }
 
-func (f *FS) node(ino uint32) (*Node, error) {
+// VerifyInode compares an inode with the checksum in it. Errors: ErrCorrupt.
+func (f *FS) VerifyInode(ino uint32, raw ext4.Inode) error {
+	if !f.sb.MetadataCsum() {
+		return nil
+	}
+	if sum, _ := f.sb.InodeSum(ino, raw); sum != raw.StoredInodeSum() {
+		return corrupt("checksum %#x, computed %#x", raw.StoredInodeSum(), sum)
+	}
+	return nil
+}
+
+// Unverified opens an inode whatever its checksum says.
+func (f *FS) Unverified(ino uint32) (*Node, error) {
 	raw, err := f.RawInode(ino)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{fs: f, ino: ino, raw: raw}
-	if f.sb.MetadataCsum() {
-		if got, _ := f.sb.InodeSum(ino, raw); got != raw.StoredInodeSum() {
-			return nil, corrupt("checksum %#x, computed %#x", raw.StoredInodeSum(), got)
-		}
-	}
 	flags := raw.Flags()
 	switch {
 	case !raw.ExtraSane():
