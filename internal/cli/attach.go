@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"banger"
@@ -36,6 +37,9 @@ func (a *app) attach(ctx context.Context, vm api.VMDetail, req banger.ExecReques
 		defer restore()
 		defer a.signals.redirect(func(os.Signal) { cancel(errSignal) })()
 	} else {
+		if fd, ok := terminal(a.In); ok && inBackground(fd) {
+			stdio.Stdin = nil // to read would stop us
+		}
 		names := make(chan string, 4)
 		stdio.Signal = names
 		defer a.signals.redirect(forward(names, func() { cancel(errSignal) }))()
@@ -54,6 +58,12 @@ func (a *app) attach(ctx context.Context, vm api.VMDetail, req banger.ExecReques
 		return commandExit{status: result.ExitStatus()}
 	}
 	return nil
+}
+
+// inBackground tells whether the terminal belongs to another job of the user's shell.
+func inBackground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group != unix.Getpgrp()
 }
 
 // forward hands the first signal to the command; another one, or the end of our terminal, ends banger.
@@ -133,7 +143,7 @@ func (a *app) whyGone(vm api.VMDetail, cause error) error {
 		}
 		exit = *detail.Exit
 	}
-	failed.Err = fmt.Errorf("the machine ended while the command ran: %s", exitText(&exit, a.now()))
+	failed.Err = fmt.Errorf("the machine ended while the command ran: %s", causeText(exit))
 	failed.Hint = "banger vm logs " + vm.Spec.Name
 	return failed
 }

@@ -54,12 +54,19 @@ func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFl
 	}
 	name := detail.Spec.Name
 	if detail.State != banger.StateRunning {
-		return streamError{&banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", detail.State),
-			Hint: "banger vm start " + name}}
+		return streamError{notRunning(name, detail.State)}
 	}
 	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, User: flags.user})
 	if argv == nil {
 		a.remind(detail)
 	}
 	return err
+}
+
+func notRunning(name string, state banger.VMState) error {
+	hint := "banger vm start " + name
+	if state != banger.StateStopped && state != banger.StateError {
+		hint = "it changes right now; look again: banger vm show " + name
+	}
+	return &banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", state), Hint: hint}
 }

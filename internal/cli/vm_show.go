@@ -79,14 +79,17 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 	return slices.DeleteFunc(rows, func(row []string) bool { return row[1] == "" })
 }
 
-// exitText says how a run ended; "" while it goes on.
+// exitText says how a run ended, and when; "" while it goes on.
 func exitText(e *banger.Exit, now time.Time) string {
 	if e == nil {
 		return ""
 	}
-	text := string(e.Cause)
-	if e.Detail != "" {
-		text += ": " + e.Detail
+	return causeText(*e) + ", " + ago(now, e.At)
+}
+
+func causeText(e banger.Exit) string {
+	if e.Detail == "" {
+		return string(e.Cause)
 	}
-	return text + ", " + ago(now, e.At)
+	return string(e.Cause) + ": " + e.Detail
 }
