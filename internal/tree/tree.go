@@ -24,6 +24,7 @@ const (
 	Socket
 	Delete // removes Path and all below it, if it is there
 	Opaque // removes all children of Path that came from earlier layers
+	Layer  // begins a layer: the entries before it came from earlier ones
 )
 
 // Entry is one step in making a tree.
@@ -45,3 +46,12 @@ type Entry struct {
 
 // Source yields entries in order and ends at the first error, which it yields with a zero Entry.
 type Source = iter.Seq2[Entry, error]
+
+// HoleReader is Content that knows where its holes are.
+type HoleReader interface {
+	io.Reader
+	io.ReaderAt
+
+	// NextData gives the first range of data at or after off. Errors: io.EOF when only a hole is left.
+	NextData(off int64) (start, end int64, err error)
+}
