@@ -87,4 +87,6 @@ type Status struct {
 type Handles struct {
 	Supervisor proc.Handle `json:"supervisor"`
 	VMM        proc.Handle `json:"vmm,omitzero"`
+	Attempt    int         `json:"attempt,omitempty"` // which boot the VMM is
+	Ready      bool        `json:"ready,omitempty"`   // its guest has been ready
 }

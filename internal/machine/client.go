@@ -1,0 +1,191 @@
+package machine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"banger"
+	"banger/internal/statedir"
+)
+
+// longAgo is a deadline that ends what waits.
+var longAgo = time.Unix(1, 0)
+
+// Client speaks to the supervisor of one VM. All its methods fail with ErrUnavailable when none answers, and with
+// ErrInterrupted when ctx ends first.
+type Client struct{ Socket string }
+
+// connection is a conversation after the answer's first line. Its reads begin with what the reader holds already.
+type connection struct {
+	*net.UnixConn
+	r      *bufio.Reader
+	answer Response
+}
+
+func (c *connection) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// ask sends a request and reads the answer's first line.
+func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "unix", c.Socket)
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	conn := &connection{UnixConn: raw.(*net.UnixConn), r: bufio.NewReader(raw)}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
+	err = writeLine(conn, req)
+	if err == nil {
+		err = noEOF(readLine(conn.r, &conn.answer))
+	}
+	switch {
+	case !stop(), err != nil:
+		err = c.failed(ctx, err)
+	case conn.answer.Error != nil:
+		err = conn.answer.Error.Decode()
+	default:
+		return conn, nil
+	}
+	conn.Close()
+	return nil, err
+}
+
+func (c Client) failed(ctx context.Context, err error) error {
+	failed := &banger.Error{Kind: banger.ErrUnavailable, Op: "ask machine", Subject: c.Socket, Err: err}
+	switch {
+	case ctx.Err() != nil:
+		failed.Kind, failed.Err = banger.ErrInterrupted, context.Cause(ctx)
+	case errors.Is(err, banger.ErrInvalid):
+		failed.Kind = banger.ErrInvalid
+	}
+	return failed
+}
+
+// answer is for requests whose answer is one line.
+func (c Client) answer(ctx context.Context, req Request) (Response, error) {
+	conn, err := c.ask(ctx, req)
+	if err != nil {
+		return Response{}, err
+	}
+	return conn.answer, conn.Close()
+}
+
+func (c Client) status(ctx context.Context, req Request) (Status, error) {
+	resp, err := c.answer(ctx, req)
+	if err == nil && resp.Status == nil {
+		err = c.noAnswer()
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	return *resp.Status, nil
+}
+
+func (c Client) exit(ctx context.Context, req Request) (banger.Exit, error) {
+	resp, err := c.answer(ctx, req)
+	if err == nil && resp.Exit == nil {
+		err = c.noAnswer()
+	}
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	return *resp.Exit, nil
+}
+
+func (c Client) noAnswer() error {
+	return &banger.Error{Kind: banger.ErrUnsupported, Op: "ask machine", Subject: c.Socket, Err: errors.New("it answers something else")}
+}
+
+// Status tells where the run is.
+func (c Client) Status(ctx context.Context) (Status, error) {
+	return c.status(ctx, Request{Status: &struct{}{}})
+}
+
+// Ready waits until the guest is ready or the run has ended.
+func (c Client) Ready(ctx context.Context) (Status, error) {
+	return c.status(ctx, Request{Ready: &struct{}{}})
+}
+
+// Wait waits until the run has ended. When no supervisor answers, the record of a run that has ended already counts.
+func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
+	exit, err := c.exit(ctx, Request{Wait: &struct{}{}})
+	if !errors.Is(err, banger.ErrUnavailable) {
+		return exit, err
+	}
+	if record, recordErr := ReadExit(c.dir().ExitRecord()); recordErr == nil {
+		return record, nil
+	}
+	return exit, err
+}
+
+// Shutdown asks the guest to power off, kills the VMM after timeout (0: at once), and waits until the run has ended. The
+// end of ctx ends the waiting only.
+func (c Client) Shutdown(ctx context.Context, timeout time.Duration) (banger.Exit, error) {
+	return c.exit(ctx, Request{Shutdown: &ShutdownRequest{Timeout: timeout}})
+}
+
+// Console copies the console's newest part to w, and with follow what comes after it until the run ends. Of a VM that
+// does not run it copies what is left of its last runs.
+func (c Client) Console(ctx context.Context, follow bool, w io.Writer) error {
+	conn, err := c.ask(ctx, Request{Console: &ConsoleRequest{Follow: follow}})
+	if errors.Is(err, banger.ErrUnavailable) {
+		return c.oldConsole(w)
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })()
+	if _, err = io.Copy(w, conn); err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return c.failed(ctx, err)
+	}
+	return fmt.Errorf("console: %w", err)
+}
+
+func (c Client) oldConsole(w io.Writer) error {
+	console, err := ReadRing(c.dir().ConsoleRing())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(console)
+	return err
+}
+
+// Connect connects to a port of the guest channel; ctx bounds the connecting only. The connection has CloseWrite.
+func (c Client) Connect(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := c.ask(ctx, Request{Connect: &ConnectRequest{Port: port}})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// dir is where the socket and the run's records are.
+func (c Client) dir() statedir.VMDir { return statedir.VMDir{Path: filepath.Dir(c.Socket)} }
+
+// ReadExit reads the record of a run's end. Errors: fs.ErrNotExist; ErrCorrupt.
+func ReadExit(path string) (banger.Exit, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return banger.Exit{}, err
+	}
+	defer f.Close()
+	var exit banger.Exit
+	if err := json.NewDecoder(io.LimitReader(f, maxLine)).Decode(&exit); err != nil {
+		return banger.Exit{}, fmt.Errorf("%w: %s: %w", banger.ErrCorrupt, path, err)
+	}
+	return exit, nil
+}

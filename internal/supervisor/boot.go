@@ -1,0 +1,220 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/channel"
+	"banger/internal/guest"
+	"banger/internal/machine"
+	"banger/internal/vmm"
+)
+
+// maxTimings bounds what a guest tells of its boot.
+const maxTimings = 32
+
+// boot is one VMM of a run and the guest in it.
+type boot struct {
+	*run
+	events  *guest.Events
+	life    context.Context // ends with close
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	begun   time.Time
+	machine vmm.Machine
+	gone    chan struct{} // closed when the VMM has ended and its console is read
+	ready   chan struct{} // closed when the guest is
+	readied func()        // closes ready
+
+	mu      sync.Mutex
+	stream  *guest.EventStream // the newest
+	timings []banger.Timing    // of the host's side
+}
+
+// newBoot listens to the guest's events, which a guest may send as soon as there is one.
+func (r *run) newBoot() (*boot, error) {
+	listener, err := channel.Listen(r.dir.GuestPortSocket(channel.PortEvents))
+	if err != nil {
+		return nil, err
+	}
+	b := &boot{run: r, events: guest.NewEvents(listener), begun: time.Now(), gone: make(chan struct{}), ready: make(chan struct{})}
+	b.readied = sync.OnceFunc(func() { close(b.ready) })
+	b.life, b.cancel = context.WithCancel(context.Background())
+	b.work.Go(b.greet)
+	return b, nil
+}
+
+// own begins to serve the machine.
+func (b *boot) own(m vmm.Machine) {
+	b.machine = m
+	copied := make(chan struct{})
+	b.work.Go(func() {
+		defer close(copied)
+		b.keepConsole(m.Console())
+	})
+	b.work.Go(func() {
+		m.Wait()
+		<-copied
+		close(b.gone)
+	})
+}
+
+// keepConsole reads the console to its end whatever becomes of the ring: an unread console blocks the guest.
+func (b *boot) keepConsole(console io.Reader) {
+	if _, err := io.Copy(b.ring, console); err != nil {
+		b.Log.Warn("write console ring", "err", err)
+		_, _ = io.Copy(io.Discard, console)
+	}
+}
+
+// close ends what belongs to the boot; the VMM is gone.
+func (b *boot) close() {
+	b.cancel()
+	b.events.Close()
+	b.mu.Lock()
+	stream := b.stream
+	b.mu.Unlock()
+	if stream != nil {
+		stream.Close()
+	}
+	b.work.Wait()
+}
+
+// timed adds a step of the host's side.
+func (b *boot) timed(step string, since time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timings = append(b.timings, banger.Timing{Side: "host", Step: step, Elapsed: time.Since(since)})
+}
+
+// watch returns when the VMM has ended. A guest that is not ready within deadline (0: never mind) is killed.
+func (b *boot) watch(deadline time.Duration) banger.Exit {
+	if deadline > 0 {
+		timer := time.NewTimer(deadline)
+		defer timer.Stop()
+		select {
+		case <-b.ready:
+			timer.Stop()
+		case <-b.gone:
+		case <-timer.C:
+			return b.late(deadline)
+		}
+	}
+	<-b.gone
+	return b.exit(b.machine.Wait())
+}
+
+func (b *boot) late(deadline time.Duration) banger.Exit {
+	b.kill()
+	<-b.gone
+	end := b.machine.Wait()
+	if end.Cause == banger.ExitKilled {
+		end = vmm.Exit{Cause: banger.ExitNoBoot, Detail: fmt.Sprintf("the guest was not ready within %v", deadline)}
+	}
+	return b.exit(end)
+}
+
+func (b *boot) kill() {
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	if err := b.machine.Kill(ctx); err != nil {
+		b.Log.Error("kill the VMM", "err", err)
+	}
+}
+
+func (b *boot) isReady() bool {
+	select {
+	case <-b.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// answered is a guest that had been ready when its last supervisor died.
+func (b *boot) answered() {
+	b.readied()
+	b.run.mu.Lock()
+	b.status.Phase = machine.PhaseReady
+	b.run.mu.Unlock()
+	b.settle()
+}
+
+// greet takes the events streams of the guest. A new one ends the one before.
+func (b *boot) greet() {
+	for {
+		stream, err := b.events.Accept(b.life)
+		if errors.Is(err, banger.ErrUnsupported) {
+			b.say("the guest is of another version of banger: " + escape(err.Error(), maxDetail))
+			continue
+		}
+		if err != nil {
+			if b.life.Err() == nil {
+				b.Log.Error("wait for the guest's events", "err", err)
+			}
+			return
+		}
+		b.mu.Lock()
+		old := b.stream
+		b.stream = stream
+		b.mu.Unlock()
+		if old != nil {
+			old.Close()
+		}
+		b.work.Go(func() { b.listen(stream) })
+		b.work.Go(func() { b.identify(stream) })
+	}
+}
+
+// listen takes events as they come: unread ones would stop the guest's answers.
+func (b *boot) listen(stream *guest.EventStream) {
+	defer stream.Close()
+	for {
+		event, err := stream.Next(b.life)
+		switch {
+		case errors.Is(err, banger.ErrInvalid):
+			b.Log.Warn("the guest breaks the rules of the events stream", "err", err)
+			return
+		case err != nil:
+			return
+		case event.System != nil:
+			b.Log.Info("the image's init has come up", "state", escape(event.System.State, maxName))
+		case event.Going != nil:
+			b.Log.Info("the guest is going down", "reboot", event.Going.Reboot)
+		}
+	}
+}
+
+// identify tells the guest who it is.
+func (b *boot) identify(stream *guest.EventStream) {
+	b.timed("guest says hello", b.begun)
+	asked := time.Now()
+	ready, err := stream.Identify(b.life, b.identity())
+	if err != nil {
+		if b.life.Err() == nil {
+			b.Log.Warn("identify the guest", "err", err)
+		}
+		stream.Close()
+		return
+	}
+	b.timed("identify", asked)
+	b.mu.Lock()
+	timings := append(b.timings[:len(b.timings):len(b.timings)], guestTimings(ready.Timings)...)
+	b.mu.Unlock()
+	b.readied()
+	b.markReady(b.life, stream.Hello(), timings)
+}
+
+// guestTimings makes what a guest says fit for a person's terminal.
+func guestTimings(list []banger.Timing) []banger.Timing {
+	timings := make([]banger.Timing, 0, min(len(list), maxTimings))
+	for _, t := range list[:min(len(list), maxTimings)] {
+		timings = append(timings, banger.Timing{Side: "guest", Step: escape(t.Step, maxName), Elapsed: t.Elapsed})
+	}
+	return timings
+}
