@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/daemon"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/lifecycle"
+	"banger/internal/proc"
+	"banger/internal/store"
+)
+
+const (
+	defaultImage = "debian-bookworm-slim"
+	// stopTimeout is what a guest gets to power off before it is killed.
+	stopTimeout = 10 * time.Second
+	// lockTimeout bounds the wait for a daemon that is ending.
+	lockTimeout = 15 * time.Second
+	// drainTimeout bounds how long requests may go on when the daemon ends.
+	drainTimeout = 3 * time.Second
+	// gcPercent trades a little time for a small heap: the daemon idles nearly always.
+	gcPercent = 40
+)
+
+// serve opens everything in order, tells that it is ready, and answers until ctx ends or a client asks for the end.
+func (m *Main) serve(ctx context.Context) error {
+	debug.SetGCPercent(gcPercent)
+	unix.Umask(0o077)
+	if err := m.dir.Ensure(); err != nil {
+		return err
+	}
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
+	log, file, err := daemon.OpenLog(m.dir.DaemonLog())
+	if err != nil {
+		return banger.SpaceError(err, m.dir.Root)
+	}
+	m.onClose(func() { file.Close() })
+	if m.ready != nil { // started by a client: a panic's words must not get lost
+		if err := unix.Dup3(int(file.Fd()), unix.Stderr, 0); err != nil {
+			return fmt.Errorf("redirect standard error: %w", err)
+		}
+	}
+	db, err := store.Open(ctx, m.dir.Database())
+	if err != nil {
+		return err
+	}
+	m.onClose(func() { db.Close() })
+	w, err := m.wire(log, db)
+	if err != nil {
+		return err
+	}
+	if err := w.images.CleanUp(ctx); err != nil {
+		log.Warn("remove leftovers of images", "err", err)
+	}
+	m.onClose(w.vms.Close)
+	if err := w.vms.Recover(ctx); err != nil {
+		return err
+	}
+	listener, err := m.listen()
+	if err != nil {
+		return err
+	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images.List, Kernels: w.kernels.List, Shutdown: end, Identify: proc.HandleOf, Log: log,
+		Status: m.status(w, time.Now())})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener, os.Getuid()) }()
+	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
+	m.tellReady()
+	debug.FreeOSMemory()
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		log.Info("ending", "reason", context.Cause(ctx).Error())
+		drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		server.Close(drain)
+		err = <-served
+	}
+	return err
+}
+
+// lock makes this the only daemon of the state directory. One that is ending is waited for.
+func (m *Main) lock(ctx context.Context) error {
+	file, err := os.OpenFile(m.dir.DaemonLock(), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return banger.SpaceError(err, m.dir.Root)
+	}
+	m.onClose(func() { file.Close() })
+	if unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return nil
+	}
+	if conn, err := net.Dial("unix", m.dir.DaemonSocket()); err == nil {
+		conn.Close()
+		return &banger.Error{Kind: banger.ErrConflict, Op: "start bangerd", Subject: m.dir.Root, Err: errors.New("another daemon serves this state directory")}
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- unix.Flock(int(file.Fd()), unix.LOCK_EX) }()
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	select {
+	case err := <-locked:
+		return err
+	case <-ctx.Done():
+		return &banger.Error{Kind: banger.ErrConflict, Op: "start bangerd", Subject: m.dir.Root, Err: errors.New("another daemon holds the lock and does not answer")}
+	}
+}
+
+// listen makes the socket; the lock says that an old one is nobody's.
+func (m *Main) listen() (*net.UnixListener, error) {
+	path := m.dir.DaemonSocket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}) // 0600 from birth: umask
+	if err != nil {
+		return nil, banger.SpaceError(err, m.dir.Root)
+	}
+	return listener, nil
+}
+
+// wiring is the concrete parts, connected.
+type wiring struct {
+	images  *image.Manager
+	kernels *kernel.Manager
+	vms     *lifecycle.Manager
+}
+
+func (m *Main) wire(log *slog.Logger, db *store.Store) (wiring, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return wiring{}, err
+	}
+	beside := func(name string) string { return filepath.Join(filepath.Dir(self), name) }
+	deadline, err := bootDeadline()
+	if err != nil {
+		return wiring{}, err
+	}
+	var host unix.Sysinfo_t
+	if err := unix.Sysinfo(&host); err != nil {
+		return wiring{}, fmt.Errorf("ask for the host's memory: %w", err)
+	}
+	w := wiring{
+		images:  image.New(image.Config{Dir: m.dir, Mirror: os.Getenv("BANGER_MIRROR")}),
+		kernels: kernel.New(kernel.Config{Dir: m.dir}),
+	}
+	w.vms = lifecycle.New(lifecycle.Config{
+		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: debug.FreeOSMemory,
+		Homes:    lifecycle.Directories{Dir: m.dir},
+		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
+		Guest:    beside("banger-guest"),
+		Probe:    newProber(m.dir, log, self).probe,
+		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
+		Defaults: lifecycle.Defaults{Image: defaultImage, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
+			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), BootDeadline: deadline, StopTimeout: stopTimeout},
+	})
+	return w, nil
+}
+
+// bootDeadline is what the user sets in BANGER_BOOT_DEADLINE, 0 when unset.
+func bootDeadline() (time.Duration, error) {
+	text := os.Getenv("BANGER_BOOT_DEADLINE")
+	if text == "" {
+		return 0, nil
+	}
+	deadline, err := time.ParseDuration(text)
+	if err != nil || deadline < time.Second {
+		return 0, banger.Invalidf("BANGER_BOOT_DEADLINE %q: want a duration of at least 1s", text)
+	}
+	return deadline, nil
+}
+
+func (m *Main) status(w wiring, started time.Time) func(context.Context) (api.Status, error) {
+	return func(ctx context.Context) (api.Status, error) {
+		status := api.Status{Version: version, API: api.Version, PID: os.Getpid(), StateDir: m.dir.Root, Socket: m.dir.DaemonSocket(),
+			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel()}
+		vms, err := w.vms.List(ctx)
+		if err != nil {
+			return status, err
+		}
+		for _, vm := range vms {
+			if vm.State == banger.StateRunning {
+				status.Running++
+			}
+		}
+		return status, nil
+	}
+}

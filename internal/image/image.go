@@ -1,0 +1,250 @@
+// Package image turns a definition into an immutable base that all its VMs share, and its /root into the seed of their disks.
+//
+// A base is made in a staging directory and appears by rename under a key of its content; readers never see a part of one. The
+// manifest lists the name, so a rebuild gets another key and the VMs on the old base keep theirs.
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/atomicfile"
+	"banger/internal/statedir"
+)
+
+// Config wires a Manager.
+type Config struct {
+	Dir    statedir.Dir
+	Mirror string           // URL of the package mirror; empty: the definition's, or mmdebstrap's own
+	Now    func() time.Time // optional: time.Now
+}
+
+// Manager makes and finds the images of one state directory.
+type Manager struct {
+	Config
+	mu     sync.Mutex
+	builds map[string]*build // by name
+}
+
+// New makes a Manager. It does no I/O.
+func New(cfg Config) *Manager {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Manager{Config: cfg, builds: map[string]*build{}}
+}
+
+// build is one image being made for everyone who waits for it.
+type build struct {
+	cancel  context.CancelFunc
+	done    chan struct{}
+	image   banger.Image // once done
+	err     error
+	waiting map[int]banger.ProgressFunc // under Manager.mu
+	next    int
+	last    banger.Progress // what a late waiter hears first
+}
+
+// Ensure gives the newest image of that name and builds it when there is none, as stage "image". Callers share one build; it ends
+// early when all of them have left.
+// Errors: ErrNotFound for an unknown name; ErrUnavailable without mirror, tool or disk space. Nothing is left behind then.
+func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
+	image, err := m.find(name)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return image, err
+	}
+	known, err := definitions()
+	if err != nil {
+		return banger.Image{}, err
+	}
+	def, ok := known[name]
+	if !ok {
+		return banger.Image{}, m.unknown(name, slices.Sorted(maps.Keys(known)))
+	}
+	if m.Mirror != "" {
+		def.Mirror = m.Mirror
+	}
+	b, leave := m.join(def, progress)
+	defer leave()
+	select {
+	case <-b.done:
+		return b.image, b.err
+	case <-ctx.Done():
+		return banger.Image{}, fmt.Errorf("build image %s: %w", name, ctx.Err())
+	}
+}
+
+// join takes part in the build of def and starts it when nobody has yet.
+func (m *Manager) join(def definition, progress banger.ProgressFunc) (b *build, leave func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b = m.builds[def.Name]
+	if b == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		b = &build{cancel: cancel, done: make(chan struct{}), waiting: map[int]banger.ProgressFunc{}}
+		m.builds[def.Name] = b
+		go m.run(ctx, def, b)
+	} else if b.last.Stage != "" {
+		progress.Report(b.last)
+	}
+	ticket := b.next
+	b.next++
+	b.waiting[ticket] = progress
+	return b, func() { m.leave(b, ticket) }
+}
+
+// leave waits for a build that it ends: its caller must find nothing left.
+func (m *Manager) leave(b *build, ticket int) {
+	m.mu.Lock()
+	delete(b.waiting, ticket)
+	last := len(b.waiting) == 0
+	m.mu.Unlock()
+	if last {
+		b.cancel()
+		<-b.done
+	}
+}
+
+func (m *Manager) run(ctx context.Context, def definition, b *build) {
+	defer b.cancel()
+	progress := banger.ProgressFunc(func(p banger.Progress) { m.tell(b, p) })
+	end := progress.Begin("image", "building image "+def.Name)
+	b.image, b.err = m.build(ctx, def, progress)
+	if b.err == nil {
+		end()
+	} else {
+		b.err = &banger.Error{Op: "build image", Subject: def.Name, Err: b.err}
+	}
+	m.mu.Lock()
+	delete(m.builds, def.Name)
+	m.mu.Unlock()
+	close(b.done)
+}
+
+// tell reports to everyone who waits.
+func (m *Manager) tell(b *build, p banger.Progress) {
+	m.mu.Lock()
+	b.last = p
+	waiting := slices.Collect(maps.Values(b.waiting))
+	m.mu.Unlock()
+	for _, progress := range waiting {
+		progress.Report(p)
+	}
+}
+
+func (m *Manager) unknown(name string, names []string) error {
+	if images, err := m.List(); err == nil {
+		for _, image := range images {
+			names = append(names, image.Name)
+		}
+	}
+	slices.Sort(names)
+	return &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: fmt.Sprintf("%q", name), Hint: banger.DidYouMean(name, slices.Compact(names))}
+}
+
+// find gives the newest image of a name. Errors: fs.ErrNotExist.
+func (m *Manager) find(name string) (banger.Image, error) {
+	images, err := m.List()
+	if err != nil {
+		return banger.Image{}, err
+	}
+	for _, image := range slices.Backward(images) {
+		if image.Name == name {
+			return image, nil
+		}
+	}
+	return banger.Image{}, fs.ErrNotExist
+}
+
+// List gives every image, oldest first. A directory whose manifest can't be read is left out: its VMs say so at their start.
+func (m *Manager) List() ([]banger.Image, error) {
+	entries, err := os.ReadDir(m.Dir.Images())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	images := []banger.Image{}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		if image, err := m.Get(entry.Name()); err == nil {
+			images = append(images, image)
+		}
+	}
+	slices.SortFunc(images, func(a, b banger.Image) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	return images, nil
+}
+
+// Get gives the image with this key. Errors: ErrNotFound; ErrCorrupt for a damaged manifest.
+func (m *Manager) Get(key string) (banger.Image, error) {
+	if !isKey(key) {
+		return banger.Image{}, banger.Invalidf("image key %q: want 64 hexadecimal digits", key)
+	}
+	dir := m.Dir.Image(key)
+	text, err := os.ReadFile(dir.Manifest())
+	if errors.Is(err, fs.ErrNotExist) {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: key, Err: err}
+	}
+	corrupt := func(err error) (banger.Image, error) {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrCorrupt, Op: "image", Subject: dir.Path, Err: err}
+	}
+	if err != nil {
+		return corrupt(err)
+	}
+	var image banger.Image
+	if err := json.Unmarshal(text, &image); err != nil {
+		return corrupt(err)
+	}
+	if image.Key != key {
+		return corrupt(fmt.Errorf("its manifest is of %q", image.Key))
+	}
+	if info, err := os.Stat(dir.Rootfs()); err != nil {
+		return corrupt(err)
+	} else if info.Size() != image.SizeBytes {
+		return corrupt(fmt.Errorf("rootfs.ext4 has %d bytes, want %d", info.Size(), image.SizeBytes))
+	}
+	return image, nil
+}
+
+func isKey(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// CleanUp removes what builds that were cut off left behind. No build may run.
+func (m *Manager) CleanUp(ctx context.Context) error {
+	left, err := filepath.Glob(filepath.Join(m.Dir.Images(), ".*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range left {
+		errs = append(errs, removeStaging(ctx, statedir.ImageDir{Path: path}))
+	}
+	return errors.Join(errs...)
+}
+
+// publish gives a finished staging directory its final name.
+func (m *Manager) publish(staging statedir.ImageDir, image banger.Image) error {
+	text, err := json.MarshalIndent(image, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(staging.Manifest(), append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(staging.Path, m.Dir.Image(image.Key).Path); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	return atomicfile.SyncDir(m.Dir.Images())
+}

@@ -1,0 +1,79 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"banger"
+	"banger/internal/atomicfile"
+	"banger/internal/disk"
+	"banger/internal/guest"
+	"banger/internal/statedir"
+	"banger/internal/tree"
+)
+
+// Directories keeps the homes of VMs in a state directory.
+type Directories struct{ Dir statedir.Dir }
+
+// Create makes directory, keys and disk.
+func (d Directories) Create(ctx context.Context, home Home) (err error) {
+	dir := d.Dir.VM(home.ID)
+	if err := os.Mkdir(dir.Path, 0o700); err != nil {
+		return banger.SpaceError(err, dir.Path)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(banger.SpaceError(err, dir.Path), d.Remove(home.ID))
+		}
+	}()
+	keys, err := guest.GenerateKeys(home.Name)
+	if err != nil {
+		return fmt.Errorf("make keys: %w", err)
+	}
+	if err := errors.Join(writeSynced(dir.UserKey(), keys.UserPrivate), writeSynced(dir.HostKey(), keys.HostPrivate)); err != nil {
+		return err
+	}
+	err = disk.Create(ctx, dir, disk.Options{
+		SizeBytes: home.DiskBytes, Seed: d.Dir.Image(home.ImageKey).Seed(), GitName: home.GitName, GitEmail: home.GitEmail, Time: time.Now(),
+		Files: []tree.Entry{tree.Directory(".ssh", 0o700), tree.Literal(".ssh/authorized_keys", 0o600, []byte(keys.UserPublic+"\n"))},
+	})
+	if err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(d.Dir.VMs())
+}
+
+// writeSynced makes a private file whose content is durable; its name is when the directory has been synced.
+func writeSynced(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// Check says whether the VM's disk is as it should be.
+func (d Directories) Check(id banger.VMID) error { return disk.Check(d.Dir.VM(id)) }
+
+// Remove removes the directory with everything in it.
+func (d Directories) Remove(id banger.VMID) error { return os.RemoveAll(d.Dir.VM(id).Path) }
+
+// List gives the ids of all directories; what is not named after an id is nobody's.
+func (d Directories) List() ([]banger.VMID, error) {
+	entries, err := os.ReadDir(d.Dir.VMs())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var ids []banger.VMID
+	for _, entry := range entries {
+		if id, err := banger.ParseVMID(entry.Name()); err == nil && entry.IsDir() {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}

@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"banger"
+	"banger/internal/atomicfile"
+	"banger/internal/machine"
+	"banger/internal/proc"
+	"banger/internal/statedir"
+)
+
+// Supervisors runs banger-machine, one per VM, and speaks to it.
+type Supervisors struct {
+	Dir     statedir.Dir
+	Program string // path of banger-machine
+}
+
+// Launch writes the machine's configuration and starts its supervisor.
+func (s Supervisors) Launch(ctx context.Context, cfg machine.Config) error {
+	dir := s.Dir.VM(cfg.ID)
+	for _, path := range []string{dir.ExitRecord(), dir.Handles()} { // of the run before, which is proved to have ended
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(dir.MachineConfig(), text, 0o600); err != nil {
+		return banger.SpaceError(err, dir.Path)
+	}
+	return s.Relaunch(ctx, cfg.ID)
+}
+
+// Relaunch starts a supervisor. Its socket listens before it does, so whoever connects waits instead of failing.
+func (s Supervisors) Relaunch(_ context.Context, id banger.VMID) error {
+	dir := s.Dir.VM(id)
+	listener, err := machine.Listen(dir.MachineSocket())
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	socket, err := listener.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	log, err := os.OpenFile(dir.MachineLog(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	_, err = proc.Detach(proc.Spec{Path: s.Program, Args: []string{"--config", dir.MachineConfig()}, Dir: "/", Log: log,
+		ExtraFiles: []*os.File{socket}, Scope: "banger-" + string(id) + ".scope"})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.Program, err)
+	}
+	return nil
+}
+
+func (s Supervisors) client(id banger.VMID) machine.Client {
+	return machine.Client{Socket: s.Dir.VM(id).MachineSocket()}
+}
+
+// Status asks the supervisor.
+func (s Supervisors) Status(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	return s.client(id).Status(ctx)
+}
+
+// Ready waits until the guest is ready or the run has ended.
+func (s Supervisors) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	return s.client(id).Ready(ctx)
+}
+
+// Wait waits until the run has ended.
+func (s Supervisors) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) {
+	return s.client(id).Wait(ctx)
+}
+
+// Shutdown ends the run.
+func (s Supervisors) Shutdown(ctx context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
+	return s.client(id).Shutdown(ctx, timeout)
+}
+
+// Handles reads handles.json and looks which of its processes live.
+func (s Supervisors) Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error) {
+	text, err := os.ReadFile(s.Dir.VM(id).Handles())
+	if errors.Is(err, fs.ErrNotExist) {
+		return handles, false, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &handles)
+	}
+	if err != nil {
+		return handles, false, false, &banger.Error{Kind: banger.ErrCorrupt, Op: "handles of vm", Subject: string(id), Err: err}
+	}
+	return handles, handles.Supervisor.Alive(), handles.VMM.Alive(), nil
+}
+
+// ExitRecord reads exit.json.
+func (s Supervisors) ExitRecord(id banger.VMID) (*banger.Exit, error) {
+	exit, err := machine.ReadExit(s.Dir.VM(id).ExitRecord())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &exit, nil
+}
+
+// Finish proves the death of supervisor and VMM. The supervisor goes first: while it lives it may still start a VMM (the retry of a
+// boot), and its end tells which one is the last.
+func (s Supervisors) Finish(ctx context.Context, id banger.VMID, grace time.Duration) error {
+	handles, supervisor, _, err := s.Handles(id)
+	if err != nil {
+		return err
+	}
+	if !supervisor {
+		// One that was started this instant has not recorded itself yet, but its socket takes connections from its birth on.
+		if _, err := s.client(id).Shutdown(ctx, killAtOnce); ctx.Err() != nil {
+			return fmt.Errorf("supervisor: %w", err)
+		}
+		if handles, _, _, err = s.Handles(id); err != nil {
+			return err
+		}
+	}
+	if err := end(ctx, handles.Supervisor, grace); err != nil {
+		return fmt.Errorf("supervisor: %w", err)
+	}
+	if handles, _, _, err = s.Handles(id); err != nil {
+		return err
+	}
+	if err := end(ctx, handles.VMM, 0); err != nil {
+		return fmt.Errorf("VMM: %w", err)
+	}
+	return nil
+}
+
+// end waits for a process up to grace, then kills it and waits for its death.
+func end(ctx context.Context, process proc.Handle, grace time.Duration) error {
+	if process.PID == 0 || !process.Alive() {
+		return nil
+	}
+	if grace > 0 {
+		waiting, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		if process.Wait(waiting) == nil {
+			return nil
+		}
+	}
+	return process.Kill(ctx)
+}
