@@ -1,0 +1,117 @@
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+func TestClientAnswers(t *testing.T) {
+	exit := banger.Exit{Cause: banger.ExitPowerOff, Detail: "done", At: time.Unix(1e9, 0).UTC()}
+	var shutdown ShutdownRequest
+	client := serve(t, func(conn *net.UnixConn, r *bufio.Reader, req Request) {
+		switch {
+		case req.Status != nil, req.Ready != nil:
+			WriteResponse(conn, Response{Status: &Status{Phase: PhaseEnded, Exit: &exit}})
+		case req.Shutdown != nil:
+			shutdown = *req.Shutdown
+			WriteResponse(conn, Response{Exit: &exit})
+		case req.Wait != nil:
+			WriteResponse(conn, Response{}) // a machine of another version
+		case req.Connect != nil && req.Connect.Port == 7:
+			io.WriteString(conn, "{}\nfirst ")
+			io.Copy(conn, r)
+		case req.Connect != nil:
+			body := banger.EncodeError(&banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("refused")}, "")
+			WriteResponse(conn, Response{Error: &body})
+		case req.Console.Follow:
+			io.WriteString(conn, "{}\nall of it")
+		default:
+			io.WriteString(conn, "{}\nhalf")
+		}
+	})
+	for name, ask := range map[string]func(context.Context) (Status, error){"Status": client.Status, "Ready": client.Ready} {
+		if status, err := ask(t.Context()); err != nil || status.Phase != PhaseEnded || *status.Exit != exit {
+			t.Errorf("%s = %+v, %v", name, status, err)
+		}
+	}
+	if got, err := client.Shutdown(t.Context(), time.Second); err != nil || got != exit || shutdown.Timeout != time.Second {
+		t.Errorf("Shutdown = %+v, %v, timeout %v", got, err, shutdown.Timeout)
+	}
+	if _, err := client.Wait(t.Context()); !errors.Is(err, banger.ErrUnsupported) {
+		t.Errorf("Wait for an empty answer = %v, want ErrUnsupported", err)
+	}
+	for follow, want := range map[bool]string{false: "half", true: "all of it"} {
+		var got bytes.Buffer
+		if err := client.Console(t.Context(), follow, &got); err != nil || got.String() != want {
+			t.Errorf("Console(%v) = %q, %v, want %q", follow, got.String(), err, want)
+		}
+	}
+	conn, err := client.Connect(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "second")
+	conn.(interface{ CloseWrite() error }).CloseWrite()
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "first second" {
+		t.Errorf("connection says %q, %v", got, err)
+	}
+	if _, err := client.Connect(t.Context(), 8); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Connect to a refused port = %v, want ErrUnavailable", err)
+	}
+}
+
+func TestClientWithoutMachine(t *testing.T) {
+	dir := t.TempDir()
+	client := Client{Socket: filepath.Join(dir, "machine.sock")}
+	if _, err := client.Shutdown(t.Context(), 0); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Shutdown = %v, want ErrUnavailable", err)
+	}
+	if _, err := client.Wait(t.Context()); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Wait = %v, want ErrUnavailable", err)
+	}
+	var got bytes.Buffer
+	if err := client.Console(t.Context(), true, &got); err != nil || got.Len() > 0 {
+		t.Errorf("Console of a VM that never ran = %q, %v", got.String(), err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "exit.json"), []byte(`{"cause":"panic","at":"2026-01-01T00:00:00Z"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := client.Wait(t.Context()); err != nil || exit.Cause != banger.ExitPanic {
+		t.Errorf("Wait = %+v, %v, want the record's panic", exit, err)
+	}
+	ring, err := OpenRing(filepath.Join(dir, "console.ring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(ring, "last words")
+	if err := client.Console(t.Context(), true, &got); err != nil || got.String() != "last words" {
+		t.Errorf("Console = %q, %v, want the ring's content", got.String(), err)
+	}
+}
+
+func TestClientInterrupted(t *testing.T) {
+	asked := make(chan bool)
+	client := serve(t, func(conn *net.UnixConn, r *bufio.Reader, _ Request) {
+		asked <- true
+		io.Copy(io.Discard, r)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if _, err := client.Wait(ctx); !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("Wait = %v, want ErrInterrupted", err)
+	}
+}
