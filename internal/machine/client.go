@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"banger"
@@ -42,7 +43,7 @@ func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
 	conn := &connection{UnixConn: raw.(*net.UnixConn), r: bufio.NewReader(raw)}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
 	err = writeLine(conn, req)
-	if err == nil {
+	if err == nil || errors.Is(err, syscall.EPIPE) { // a machine that hangs up may have said why
 		err = noEOF(readLine(conn.r, &conn.answer))
 	}
 	switch {

@@ -10,8 +10,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 )
@@ -254,6 +257,46 @@ func FuzzReadRequest(f *testing.F) {
 	})
 }
 
+// A socket that others may reach by its mode does not let them in.
+func TestAcceptRefusesOthers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skipf("needs root: to connect as somebody else")
+	}
+	client := serve(t, func(conn *net.UnixConn, _ *bufio.Reader, _ Request) { WriteResponse(conn, Response{Status: &Status{}}) })
+	if err := errors.Join(os.Chmod(filepath.Dir(client.Socket), 0o755), os.Chmod(filepath.Dir(filepath.Dir(client.Socket)), 0o755), os.Chmod(client.Socket, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Errorf("Status as the owner = %v", err)
+	}
+	answer := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		const nobody = 65534
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+			answer <- errno
+			return
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: client.Socket})
+		}
+		if err != nil {
+			answer <- err
+			return
+		}
+		defer unix.Close(fd)
+		n, err := unix.Read(fd, make([]byte, 1))
+		if n > 0 {
+			err = errors.New("the machine answers")
+		}
+		answer <- err
+	}()
+	if err := <-answer; err != nil {
+		t.Errorf("connection of another user: %v, want it closed without a word", err)
+	}
+}
+
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "machine.sock")
 	first, err := Listen(path)
@@ -276,6 +319,7 @@ func TestListen(t *testing.T) {
 	file.Close()
 	go func() {
 		if conn, err := Accept(heir.(*net.UnixListener)); err == nil {
+			ReadRequest(bufio.NewReader(conn))
 			WriteResponse(conn, Response{Status: &Status{Phase: PhaseReady}})
 			conn.Close()
 		}
