@@ -319,6 +319,11 @@ func TestDeathsWhileRunning(t *testing.T) {
 func TestStopWithoutSupervisor(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreate("x", true)
+	w.await("the watcher's connection", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.runs[vm.ID].watched
+	})
 	w.mu.Lock()
 	w.runs[vm.ID].supervisor = false // unnoticed: the connection still stands
 	w.mu.Unlock()

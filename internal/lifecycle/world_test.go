@@ -52,6 +52,7 @@ type run struct {
 	exit       banger.Exit // once ended
 	record     bool        // exit.json is there
 	starts     int
+	watched    bool // somebody waits for its end
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -488,6 +489,9 @@ func (d *daemon) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) 
 	if err != nil {
 		return banger.Exit{}, err
 	}
+	d.w.mu.Lock()
+	r.watched = true
+	d.w.mu.Unlock()
 	select {
 	case <-r.ended:
 		return r.exit, nil
