@@ -26,7 +26,7 @@ var version = "dev"
 
 func main() {
 	proc.MaybeConfineMain()
-	m := &Main{Stdout: os.Stdout}
+	m := &Main{Stdout: os.Stdout, Stderr: os.Stderr}
 	if err := m.ParseFlags(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return
@@ -46,7 +46,7 @@ func main() {
 
 // Main is the program.
 type Main struct {
-	Stdout io.Writer
+	Stdout, Stderr io.Writer
 
 	dir             statedir.Dir
 	ready           *os.File // may be nil
@@ -58,6 +58,7 @@ type Main struct {
 // ParseFlags reads the command line.
 func (m *Main) ParseFlags(args []string) error {
 	flags := flag.NewFlagSet("bangerd", flag.ContinueOnError)
+	flags.SetOutput(m.Stderr)
 	stateDir := flags.String("state-dir", "", "the `directory` of all state (default: $BANGER_STATE_DIR, or banger below $XDG_STATE_HOME)")
 	readyFD := flags.Int("ready-fd", -1, "the `descriptor` that is told when the daemon serves, or why it does not")
 	flags.BoolVar(&m.showVersion, "version", false, "print the version and exit")
@@ -113,7 +114,7 @@ func (m *Main) onClose(fn func()) { m.closers = append(m.closers, fn) }
 
 // report tells an error to whoever waits for the daemon, and on standard error.
 func (m *Main) report(err error) {
-	fmt.Fprintln(os.Stderr, "bangerd:", err)
+	fmt.Fprintln(m.Stderr, "bangerd:", err)
 	if m.ready == nil {
 		return
 	}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/proc"
+	"banger/internal/statedir"
+	"banger/internal/testenv"
+	"banger/internal/vmm/qemu"
+)
+
+func TestMain(m *testing.M) {
+	proc.MaybeConfineMain() // this binary is the prober's shim
+	os.Exit(m.Run())
+}
+
+func TestFlags(t *testing.T) {
+	for _, tc := range []struct {
+		what string
+		args []string
+		root string
+		err  string
+	}{
+		{"default", nil, "/state", ""},
+		{"relative", []string{"--state-dir", "x/../y"}, "", ""},
+		{"given", []string{"--state-dir", "/other"}, "/other", ""},
+		{"argument", []string{"serve"}, "", `unexpected argument "serve"`},
+		{"unknown flag", []string{"--stat-dir=x"}, "", "stat-dir"},
+	} {
+		t.Setenv("BANGER_STATE_DIR", "/state")
+		m := &Main{Stderr: &bytes.Buffer{}}
+		err := m.ParseFlags(tc.args)
+		if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+			t.Errorf("%s: ParseFlags = %v, want %q", tc.what, err, tc.err)
+		}
+		if err == nil && (!filepath.IsAbs(m.dir.Root) || tc.root != "" && m.dir.Root != tc.root) {
+			t.Errorf("%s: state directory %q, want %q", tc.what, m.dir.Root, tc.root)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	dir := statedir.Dir{Root: t.TempDir()}
+	out := &bytes.Buffer{}
+	if status, err := (&Main{Stdout: out, dir: dir, showVersion: true}).Run(t.Context()); status != 0 || err != nil || out.String() != version+"\n" {
+		t.Errorf("version: %d, %v, %q", status, err, out)
+	}
+	if os.Getuid() == 0 {
+		status, err := (&Main{dir: dir}).Run(t.Context())
+		if status != 1 || !errors.Is(err, banger.ErrRefused) || banger.HintOf(err) == "" {
+			t.Errorf("as root: %d, %v, want refused with a hint", status, err)
+		}
+	}
+	if left, _ := os.ReadDir(dir.Root); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestBootDeadline(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, "90s": 90 * time.Second, "1m30s": 90 * time.Second, "10ms": -1, "90": -1, "-5s": -1} {
+		t.Setenv("BANGER_BOOT_DEADLINE", text)
+		got, err := bootDeadline()
+		if want >= 0 && (got != want || err != nil) || want < 0 && !errors.Is(err, banger.ErrInvalid) {
+			t.Errorf("bootDeadline with %q = %v, %v, want %v", text, got, err, want)
+		}
+	}
+}
+
+func newTestProber(t *testing.T) *prober {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newProber(statedir.Dir{Root: t.TempDir()}, slog.New(slog.DiscardHandler), self)
+}
+
+// A QEMU that is installed while the daemon runs is found at the next try.
+func TestProbe(t *testing.T) {
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	p := newTestProber(t)
+	_, err := p.probe(t.Context())
+	if !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(err.Error(), qemu.Program) || !strings.Contains(banger.HintOf(err), "install") {
+		t.Errorf("probe without QEMU = %v (hint %q), want how to install it", err, banger.HintOf(err))
+	}
+	t.Setenv("PATH", path)
+	program := testenv.RequireTool(t, qemu.Program)
+	first, err := p.probe(t.Context())
+	if err != nil || first.Program != program || first.Accel != "kvm" && (first.Accel != "tcg" || first.TSCKHz == 0) {
+		t.Fatalf("probe = %+v, %v", first, err)
+	}
+	if second, err := p.probe(t.Context()); err != nil || second != first {
+		t.Errorf("second probe = %+v, %v, want %+v", second, err, first)
+	}
+}
+
+func TestProbeWaits(t *testing.T) {
+	p := newTestProber(t)
+	p.turn <- struct{}{} // somebody else probes
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.probe(ctx); !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("probe = %v, want interrupted", err)
+	}
+}
+
+// Whoever waits for the daemon reads one line, also when that daemon is not to run.
+func TestReadyLine(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "bangerd")
+	root, err := testenv.ModuleRoot()
+	if err == nil {
+		err = testenv.Build(root, program, "./cmd/bangerd", "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	if err := os.Chmod(state, 0o755); err != nil { // refused, whoever runs this test
+		t.Fatal(err)
+	}
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.Command(program, "--state-dir", state, "--ready-fd", "3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	runErr := cmd.Run()
+	theirs.Close()
+	var line bytes.Buffer
+	if _, err := line.ReadFrom(ready); err != nil {
+		t.Fatal(err)
+	}
+	if runErr == nil || !strings.Contains(line.String(), `"kind":"refused"`) || strings.Count(line.String(), "\n") != 1 {
+		t.Errorf("bangerd: %v, told %q", runErr, line.String())
+	}
+}
