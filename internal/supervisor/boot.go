@@ -25,7 +25,6 @@ type boot struct {
 	life    context.Context // ends with close
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
-	begun   time.Time
 	machine vmm.Machine
 	gone    chan struct{} // closed when the VMM has ended and its console is read
 	ready   chan struct{} // closed when the guest is
@@ -34,6 +33,7 @@ type boot struct {
 	mu      sync.Mutex
 	stream  *guest.EventStream // the newest
 	timings []banger.Timing    // of the host's side
+	begun   time.Time          // when the VMM had been started
 }
 
 // newBoot listens to the guest's events, which a guest may send as soon as there is one.
@@ -52,6 +52,9 @@ func (r *run) newBoot() (*boot, error) {
 // own begins to serve the machine.
 func (b *boot) own(m vmm.Machine) {
 	b.machine = m
+	b.mu.Lock()
+	b.begun = time.Now()
+	b.mu.Unlock()
 	copied := make(chan struct{})
 	b.work.Go(func() {
 		defer close(copied)
@@ -192,7 +195,10 @@ func (b *boot) listen(stream *guest.EventStream) {
 
 // identify tells the guest who it is.
 func (b *boot) identify(stream *guest.EventStream) {
-	b.timed("guest says hello", b.begun)
+	b.mu.Lock()
+	begun := b.begun
+	b.mu.Unlock()
+	b.timed("guest says hello", begun)
 	asked := time.Now()
 	ready, err := stream.Identify(b.life, b.identity())
 	if err != nil {

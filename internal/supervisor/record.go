@@ -19,8 +19,8 @@ import (
 const (
 	maxName   = 64
 	maxDetail = 1000
-	maxTail   = 4 << 10
-	tailLines = 20
+	maxTail   = 8 << 10
+	tailLines = 40
 )
 
 func writeJSON(path string, v any) error {
