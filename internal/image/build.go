@@ -48,7 +48,7 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 			return image, err
 		}
 	}
-	for _, dir := range []string{m.Dir.Images(), scratchDir} {
+	for _, dir := range []string{m.Dir.Images(), m.scratch} {
 		if err := checkSpace(dir); err != nil {
 			return image, err
 		}
@@ -56,10 +56,10 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 	staging := m.Dir.ImageStaging(def.Name)
 	defer func() {
 		if err != nil {
-			err = errors.Join(banger.SpaceError(err, m.Dir.Images()), removeStaging(context.WithoutCancel(ctx), staging))
+			err = errors.Join(banger.SpaceError(err, m.Dir.Images()), m.removeStaging(context.WithoutCancel(ctx), staging))
 		}
 	}()
-	scratch, err := makeStaging(staging)
+	scratch, err := m.makeStaging(staging)
 	if err != nil {
 		return image, err
 	}
@@ -73,11 +73,11 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 	}
 	image = banger.Image{Name: def.Name, Key: keyOf(def, sum), Boot: def.Boot, SizeBytes: info.Size(), Description: def.Description,
 		Source: "packages debian:" + def.Suite, CreatedAt: m.Now().UTC()}
-	if err := removeScratch(ctx, staging); err != nil {
+	if err := m.removeScratch(ctx, staging); err != nil {
 		return image, err
 	}
 	if same, err := m.Get(image.Key); err == nil {
-		return same, removeStaging(ctx, staging)
+		return same, m.removeStaging(ctx, staging)
 	}
 	return image, m.publish(staging, image)
 }

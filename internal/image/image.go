@@ -33,6 +33,8 @@ type Config struct {
 // Manager makes and finds the images of one state directory.
 type Manager struct {
 	Config
+	scratch string // where mmdebstrap gets its directory
+
 	mu     sync.Mutex
 	builds map[string]*build // by name
 }
@@ -42,7 +44,7 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Manager{Config: cfg, builds: map[string]*build{}}
+	return &Manager{Config: cfg, scratch: scratchDir, builds: map[string]*build{}}
 }
 
 // build is one image being made for everyone who waits for it.
@@ -229,7 +231,7 @@ func (m *Manager) CleanUp(ctx context.Context) error {
 	}
 	var errs []error
 	for _, path := range left {
-		errs = append(errs, removeStaging(ctx, statedir.ImageDir{Path: path}))
+		errs = append(errs, m.removeStaging(ctx, statedir.ImageDir{Path: path}))
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +37,7 @@ func newManager(t *testing.T, script string) *Manager {
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	m := New(Config{Dir: statedir.Dir{Root: filepath.Join(t.TempDir(), "s")}})
+	m.scratch = t.TempDir()
 	if err := m.Dir.Ensure(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +97,12 @@ func wantNothing(t *testing.T, m *Manager) {
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left in images: %v, %v", entries, err)
 	}
-	wantNoScratch(t)
+	wantNoScratch(t, m)
 }
 
-func wantNoScratch(t *testing.T) {
+func wantNoScratch(t *testing.T, m *Manager) {
 	t.Helper()
-	if left, _ := filepath.Glob(scratchPrefix + "*"); len(left) > 0 {
+	if left, _ := filepath.Glob(m.scratch + "/*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -116,10 +119,10 @@ printf '%s\n' "$@" > `+filepath.Join(t.TempDir(), "args")+`; cat `+rootTar(t)+"\
 	if !isKey(image.Key) || image.Name != name || image.Boot != banger.BootAgent || image.SizeBytes == 0 || !done {
 		t.Errorf("Ensure = %+v, progress %q", image, details)
 	}
-	if !slices.ContainsFunc(details, func(s string) bool { return strings.HasPrefix(s, "I: working in /var/tmp/banger-image-") }) {
+	if !slices.ContainsFunc(details, func(s string) bool { return strings.HasPrefix(s, "I: working in "+m.scratch+"/banger-image-") }) {
 		t.Errorf("progress %q has no line of mmdebstrap", details)
 	}
-	wantNoScratch(t)
+	wantNoScratch(t, m)
 	dir := m.Dir.Image(image.Key)
 	if info, err := os.Stat(dir.Rootfs()); err != nil || info.Mode().Perm() != 0o444 || info.Size() != image.SizeBytes {
 		t.Errorf("rootfs: %v, %v, want mode 0444 and %d bytes", info, err, image.SizeBytes)
@@ -314,7 +317,7 @@ func TestLastWaiterLeaves(t *testing.T) {
 func TestCleanUp(t *testing.T) {
 	m := newManager(t, "exit 1")
 	staging := m.Dir.ImageStaging(name)
-	scratch, err := makeStaging(staging)
+	scratch, err := m.makeStaging(staging)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,4 +430,44 @@ func TestSeedIsBounded(t *testing.T) {
 			t.Errorf("collect = %v, want invalid", err)
 		}
 	}
+}
+
+func TestNoSpace(t *testing.T) {
+	m := newManager(t, "cat "+rootTar(t))
+	if err := syscall.Mount("tmpfs", m.Dir.Images(), "tmpfs", 0, "size=1m,mode=0700"); err != nil {
+		t.Skipf("needs to mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(m.Dir.Images(), syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := m.Ensure(t.Context(), name, nil)
+	if !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(banger.HintOf(err), "make space on the file system of "+m.Dir.Images()) {
+		t.Errorf("Ensure = %v (hint %q), want unavailable with the place to clear", err, banger.HintOf(err))
+	}
+	wantNothing(t, m)
+	// The space that the first look found may be gone in the middle.
+	staging := m.Dir.ImageStaging(name)
+	scratch, err := m.makeStaging(staging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := definitions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := filepath.Join(t.TempDir(), "big.tar")
+	if out, err := exec.Command("sh", "-c", "cd "+filepath.Dir(big)+" && head -c 4M /dev/urandom > data && tar -cf big.tar data").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v %s", err, out)
+	}
+	full := newManager(t, "cat "+big)
+	err = full.bootstrap(t.Context(), all[name], staging, scratch, sha256.New(), nil)
+	if !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(banger.HintOf(err), "make space") {
+		t.Errorf("bootstrap = %v (hint %q), want unavailable with the place to clear", err, banger.HintOf(err))
+	}
+	if err := m.CleanUp(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantNothing(t, m)
 }

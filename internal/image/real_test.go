@@ -55,7 +55,12 @@ func realManager(t *testing.T) *Manager {
 	testenv.RequireTool(t, tool)
 	testenv.RequireTool(t, mapTool)
 	m := New(Config{Dir: statedir.Dir{Root: filepath.Join(t.TempDir(), "s")}, Mirror: os.Getenv("BANGER_MIRROR")})
-	if err := m.Dir.Ensure(); err != nil {
+	var err error
+	if m.scratch, err = os.MkdirTemp(scratchDir, "bi"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(m.scratch) })
+	if err := errors.Join(os.Chmod(m.scratch, 0o711), m.Dir.Ensure()); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -90,7 +95,7 @@ func TestRealImage(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), ".bashrc") {
 		t.Errorf("seed: %v\n%s", err, out)
 	}
-	wantNoScratch(t)
+	wantNoScratch(t, m)
 }
 
 // A build that ends in the middle leaves nothing, although the files in mmdebstrap's directory belong to other users.

@@ -18,16 +18,16 @@ import (
 // directory is elsewhere, and a link in the staging directory, made first, names it for whoever has to clean up.
 const (
 	scratchDir    = "/var/tmp"
-	scratchPrefix = scratchDir + "/banger-image-"
+	scratchPrefix = "banger-image-"
 	scratchLink   = "scratch"
 )
 
 // makeStaging makes the staging directory and mmdebstrap's.
-func makeStaging(staging statedir.ImageDir) (scratch string, err error) {
+func (m *Manager) makeStaging(staging statedir.ImageDir) (scratch string, err error) {
 	if err := os.Mkdir(staging.Path, 0o700); err != nil {
 		return "", err
 	}
-	scratch = scratchPrefix + strings.ToLower(rand.Text())
+	scratch = filepath.Join(m.scratch, scratchPrefix+strings.ToLower(rand.Text()))
 	if err := os.Symlink(scratch, filepath.Join(staging.Path, scratchLink)); err != nil {
 		return "", err
 	}
@@ -38,13 +38,13 @@ func makeStaging(staging statedir.ImageDir) (scratch string, err error) {
 }
 
 // removeStaging removes a staging directory and what it names; a missing one is no error.
-func removeStaging(ctx context.Context, staging statedir.ImageDir) error {
-	return errors.Join(removeScratch(ctx, staging), os.RemoveAll(staging.Path))
+func (m *Manager) removeStaging(ctx context.Context, staging statedir.ImageDir) error {
+	return errors.Join(m.removeScratch(ctx, staging), os.RemoveAll(staging.Path))
 }
 
 // removeScratch removes mmdebstrap's directory. What a killed mmdebstrap left belongs to subordinate users: only a user namespace
 // with these can remove it.
-func removeScratch(ctx context.Context, staging statedir.ImageDir) error {
+func (m *Manager) removeScratch(ctx context.Context, staging statedir.ImageDir) error {
 	link := filepath.Join(staging.Path, scratchLink)
 	scratch, err := os.Readlink(link)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -53,7 +53,7 @@ func removeScratch(ctx context.Context, staging statedir.ImageDir) error {
 	if err != nil {
 		return err
 	}
-	if name, ok := strings.CutPrefix(scratch, scratchPrefix); !ok || name == "" || strings.Contains(name, "/") {
+	if name, ok := strings.CutPrefix(scratch, filepath.Join(m.scratch, scratchPrefix)); !ok || name == "" || strings.Contains(name, "/") {
 		return fmt.Errorf("%s leads to %s, which no build made", link, scratch)
 	}
 	if os.RemoveAll(scratch) != nil {
