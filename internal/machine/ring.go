@@ -21,10 +21,11 @@ const (
 	maxRingWrite = 32 << 10 // one step: so many of the oldest bytes may be half overwritten and are not read
 )
 
-// Ring keeps the newest part of what is written to it in a file, through restarts of the writer. One goroutine writes;
-// any number follow.
+// Ring keeps the newest part of what is written to it in a file, through restarts of the process that writes. It is safe
+// for concurrent use.
 type Ring struct {
 	f       *os.File
+	writing sync.Mutex // taken before mu
 	changed sync.Cond
 
 	mu      sync.Mutex
@@ -88,6 +89,8 @@ func (r *Ring) Write(p []byte) (n int, err error) {
 }
 
 func (r *Ring) write(p []byte) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	written := r.Written()
 	offset := written % ringSize
 	first := min(uint64(len(p)), ringSize-offset)

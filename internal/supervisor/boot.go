@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -15,8 +16,12 @@ import (
 	"banger/internal/vmm"
 )
 
-// maxTimings bounds what a guest tells of its boot.
-const maxTimings = 32
+// What a guest can make us do is bounded.
+const (
+	maxTimings  = 32                     // steps of its boot
+	maxNotes    = 200                    // lines in the log
+	streamPause = 100 * time.Millisecond // between two events streams
+)
 
 // boot is one VMM of a run and the guest in it.
 type boot struct {
@@ -34,6 +39,8 @@ type boot struct {
 	stream  *guest.EventStream // the newest
 	timings []banger.Timing    // of the host's side
 	begun   time.Time          // when the VMM had been started
+	notes   int                // lines in the log that the guest caused
+	used    bool               // a stream has made the guest ready
 }
 
 // newBoot listens to the guest's events, which a guest may send as soon as there is one.
@@ -148,30 +155,52 @@ func (b *boot) answered() {
 	b.settle()
 }
 
+// note logs what a guest does, until it has done too much of it.
+func (b *boot) note(text string, args ...any) {
+	b.mu.Lock()
+	b.notes++
+	silent := b.notes > maxNotes
+	b.mu.Unlock()
+	if !silent && b.life.Err() == nil {
+		b.Log.Info(text, args...)
+	}
+}
+
 // greet takes the events streams of the guest. A new one ends the one before.
 func (b *boot) greet() {
+	foreign := sync.OnceFunc(func() { b.say("the guest speaks another version of banger's protocol") })
 	for {
 		stream, err := b.events.Accept(b.life)
-		if errors.Is(err, banger.ErrUnsupported) {
-			b.say("the guest is of another version of banger: " + escape(err.Error(), maxDetail))
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, banger.ErrUnsupported):
+			foreign()
+			b.note("greet the guest", "err", err)
+		case err != nil:
 			if b.life.Err() == nil {
 				b.Log.Error("wait for the guest's events", "err", err)
 			}
 			return
+		default:
+			b.take(stream)
 		}
-		b.mu.Lock()
-		old := b.stream
-		b.stream = stream
-		b.mu.Unlock()
-		if old != nil {
-			old.Close()
+		select {
+		case <-time.After(streamPause):
+		case <-b.life.Done():
+			return
 		}
-		b.work.Go(func() { b.listen(stream) })
-		b.work.Go(func() { b.identify(stream) })
 	}
+}
+
+func (b *boot) take(stream *guest.EventStream) {
+	b.mu.Lock()
+	old := b.stream
+	b.stream = stream
+	b.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+	b.work.Go(func() { b.listen(stream) })
+	b.work.Go(func() { b.identify(stream) })
 }
 
 // listen takes events as they come: unread ones would stop the guest's answers.
@@ -180,40 +209,47 @@ func (b *boot) listen(stream *guest.EventStream) {
 	for {
 		event, err := stream.Next(b.life)
 		switch {
-		case errors.Is(err, banger.ErrInvalid):
-			b.Log.Warn("the guest breaks the rules of the events stream", "err", err)
-			return
 		case err != nil:
+			b.note("the guest's events end", "reason", escape(err.Error(), maxDetail))
 			return
 		case event.System != nil:
-			b.Log.Info("the image's init has come up", "state", escape(event.System.State, maxName))
+			b.note("the image's init has come up", "state", escape(event.System.State, maxName))
 		case event.Going != nil:
-			b.Log.Info("the guest is going down", "reboot", event.Going.Reboot)
+			b.note("the guest is going down", "reboot", event.Going.Reboot)
 		}
 	}
 }
 
-// identify tells the guest who it is.
+// identify tells the guest who it is. The first time completes the boot.
 func (b *boot) identify(stream *guest.EventStream) {
-	b.mu.Lock()
-	begun := b.begun
-	b.mu.Unlock()
-	b.timed("guest says hello", begun)
 	asked := time.Now()
 	ready, err := stream.Identify(b.life, b.identity())
 	if err != nil {
-		if b.life.Err() == nil {
-			b.Log.Warn("identify the guest", "err", err)
-		}
+		b.note("identify the guest", "err", escape(err.Error(), maxDetail))
 		stream.Close()
 		return
 	}
-	b.timed("identify", asked)
 	b.mu.Lock()
-	timings := append(b.timings[:len(b.timings):len(b.timings)], guestTimings(ready.Timings)...)
+	first := !b.used
+	b.used = true
+	timings := append(b.timings[:len(b.timings):len(b.timings)],
+		banger.Timing{Side: "host", Step: "guest says hello", Elapsed: asked.Sub(b.begun)},
+		banger.Timing{Side: "host", Step: "identify", Elapsed: time.Since(asked)})
 	b.mu.Unlock()
 	b.readied()
-	b.markReady(b.life, stream.Hello(), timings)
+	if first {
+		b.markReady(stream.Hello(), append(timings, guestTimings(ready.Timings)...))
+		b.work.Go(b.signIn)
+		b.recordReady()
+	}
+}
+
+// signIn spares the first command the wait for it. Then all is done that needed memory.
+func (b *boot) signIn() {
+	if _, err := b.link.get(b.life); err != nil {
+		b.note("sign in to the guest", "err", escape(err.Error(), maxDetail))
+	}
+	debug.FreeOSMemory()
 }
 
 // guestTimings makes what a guest says fit for a person's terminal.

@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -282,24 +281,26 @@ func (r *run) snapshot() machine.Status {
 }
 
 // markReady is the guest's word that it serves.
-func (r *run) markReady(ctx context.Context, hello channel.Hello, timings []banger.Timing) {
+func (r *run) markReady(hello channel.Hello, timings []banger.Timing) {
 	r.mu.Lock()
 	r.status.BootID = escape(hello.BootID, maxName)
 	r.status.Timings = timings
 	if r.status.Phase == machine.PhaseBooting {
 		r.status.Phase = machine.PhaseReady
 	}
+	r.mu.Unlock()
+	r.settle()
+}
+
+// recordReady lets a later supervisor know that the guest was ready.
+func (r *run) recordReady() {
+	r.mu.Lock()
 	r.handles.Ready = true
 	handles := r.handles
 	r.mu.Unlock()
-	r.settle()
 	if err := writeJSON(r.dir.Handles(), handles); err != nil {
 		r.Log.Warn("record that the guest is ready", "err", err)
 	}
-	if _, err := r.link.get(ctx); err != nil { // the first command need not wait for the sign-in
-		r.Log.Warn("sign in to the guest", "err", err)
-	}
-	debug.FreeOSMemory()
 }
 
 func (r *run) identity() channel.Identify {

@@ -102,6 +102,7 @@ func TestBoots(t *testing.T) {
 		console   string
 	}{
 		{"never ready", []behavior{silent}, short, banger.ExitNoBoot, 2, "tcg", `stuck \x1b[31mhere`},
+		{"other version", []behavior{foreign}, short, banger.ExitNoBoot, 2, "tcg", "another version"},
 		{"ready at the second boot", []behavior{silent, agent}, func(w *world) { w.cfg.BootDeadline = 3 * time.Second }, "", 2, "tcg", ""},
 		{"KVM does not work", []behavior{silent, agent}, func(w *world) {
 			w.cfg.Accel, w.cfg.TSCKHz, w.cfg.BootDeadline = "kvm", 0, time.Second

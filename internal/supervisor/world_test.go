@@ -188,6 +188,22 @@ func panicking(_ *world, g *vmmtest.MemoryGuest) {
 	g.Panic()
 }
 
+// foreign is a guest of another version.
+func foreign(w *world, g *vmmtest.MemoryGuest) {
+	for conn := g.Channel(); conn != nil; conn = g.Channel() {
+		session, err := channel.Guest(conn)
+		if err != nil {
+			continue
+		}
+		for events, err := session.Open(context.Background(), channel.PortEvents); err == nil; events, err = session.Open(context.Background(), channel.PortEvents) {
+			channel.WriteLine(events, &channel.FromGuest{Hello: &channel.Hello{Version: channel.ProtocolVersion + 1}})
+			io.Copy(io.Discard, events)
+			events.Close()
+		}
+		<-session.Done()
+	}
+}
+
 func serveAgent(w *world, g *vmmtest.MemoryGuest, powerOff func()) {
 	server := guestagent.NewServer(false)
 	for conn := g.Channel(); conn != nil; conn = g.Channel() {
