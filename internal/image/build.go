@@ -133,7 +133,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	}
 	reader.CloseWithError(io.ErrClosedPipe)
 	group.Wait()
-	switch failed := toolErr != nil && !errors.Is(toolErr, banger.ErrInterrupted); {
+	switch failed := toolErr != nil && (writeErr == nil || errors.Is(writeErr, toolErr)); { // else it was ended for writeErr
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case failed && words.empty():
