@@ -24,14 +24,18 @@ var longAgo = time.Unix(1, 0)
 // ErrInterrupted when ctx ends first.
 type Client struct{ Socket string }
 
-// connection is a conversation after the answer's first line. Its reads begin with what the reader holds already.
+// connection is a conversation after the answer's first line. Its reads begin with what the reader holds already, so that
+// the socket is behind an interface: with its descriptor in reach, io.Copy into a file would read past the reader.
 type connection struct {
-	*net.UnixConn
+	net.Conn
 	r      *bufio.Reader
 	answer Response
 }
 
 func (c *connection) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// CloseWrite ends this direction; the peer reads EOF.
+func (c *connection) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }
 
 // ask sends a request and reads the answer's first line.
 func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
@@ -40,7 +44,7 @@ func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
 	if err != nil {
 		return nil, c.failed(ctx, err)
 	}
-	conn := &connection{UnixConn: raw.(*net.UnixConn), r: bufio.NewReader(raw)}
+	conn := &connection{Conn: raw, r: bufio.NewReader(raw)}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
 	err = writeLine(conn, req)
 	if err == nil || errors.Is(err, syscall.EPIPE) { // a machine that hangs up may have said why

@@ -56,6 +56,17 @@ func TestClientAnswers(t *testing.T) {
 			t.Errorf("Console(%v) = %q, %v, want %q", follow, got.String(), err, want)
 		}
 	}
+	file, err := os.Create(filepath.Join(t.TempDir(), "out")) // into which the kernel itself could copy
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := client.Console(t.Context(), true, file); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(file.Name()); err != nil || string(got) != "all of it" {
+		t.Errorf("Console into a file = %q, %v", got, err)
+	}
 	conn, err := client.Connect(t.Context(), 7)
 	if err != nil {
 		t.Fatal(err)
