@@ -183,9 +183,6 @@ func (r *run) start(spec vmm.Spec, deadline time.Duration) banger.Exit {
 	b.own(m)
 	b.timed("start vmm", begun)
 	r.set(b)
-	if r.stop.Err() != nil { // who asked for the end may not have seen this machine
-		b.kill()
-	}
 	return b.watch(deadline)
 }
 
@@ -219,12 +216,16 @@ func (r *run) takeOver(spec vmm.Spec, deadline time.Duration) banger.Exit {
 	return b.watch(deadline)
 }
 
-// set makes b what requests act upon.
+// set makes b what requests act upon. Who asks for the end waits for the first boot; a later one it may have missed.
 func (r *run) set(b *boot) {
 	r.mu.Lock()
+	later := r.boot != nil
 	r.boot = b
 	r.mu.Unlock()
 	r.launch()
+	if later && r.stop.Err() != nil {
+		b.kill()
+	}
 }
 
 func (r *run) recordVMM(h proc.Handle) error {
