@@ -2,8 +2,10 @@ package read
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 
 	"banger"
@@ -152,6 +154,15 @@ func (n *Node) dirBlock(logical uint32) (b []byte, place uint64, err error) {
 	}
 	b, err = n.fs.Block(place)
 	return b, place, err
+}
+
+// Child finds a name in a directory. ok is false when it is not there.
+func (n *Node) Child(name string) (d Dirent, ok bool, err error) {
+	d, err = n.child(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, false, nil
+	}
+	return d, err == nil, err
 }
 
 // child finds a name. Errors: fs.ErrNotExist through notFound.

@@ -26,6 +26,9 @@ func (l logged) unescape(p []byte, in int64) {
 // Logged lists the blocks whose newest content lies in the journal, in order.
 func (f *FS) Logged() []uint64 { return slices.Sorted(maps.Keys(f.log)) }
 
+// LastTransaction gives the number of the last one that Logged is made of, when the file system needs recovery.
+func (f *FS) LastTransaction() uint32 { return f.last }
+
 // Journal gives the journal's superblock and the blocks it lies in. Errors: ErrUnsupported when it is on another device or there is none.
 func (f *FS) Journal() (*ext4.Journal, *Blocks, error) {
 	switch {
@@ -126,7 +129,7 @@ func (f *FS) replay() error {
 			places[tag.Block] = logged{t.places[i], tag.Flags&ext4.TagEscaped != 0}
 		}
 	}
-	f.log = places
+	f.log, f.last = places, j.Sequence+uint32(len(list))-1
 	return nil
 }
 

@@ -30,6 +30,8 @@ type FS struct {
 	size int64
 	sb   *ext4.Superblock
 	log  map[uint64]logged // blocks whose newest content lies in the journal
+	last uint32            // transaction in the journal
+	over map[uint64][]byte // blocks that an editor changed
 
 	mu          sync.Mutex
 	cache       map[uint64][]byte // metadata blocks; never changed once in here
@@ -127,20 +129,24 @@ func (f *FS) readFull(p []byte, off int64) error {
 
 // ReadBytes fills p from offset off of the file system, as it is after recovery.
 func (f *FS) ReadBytes(p []byte, off int64) error {
-	if len(f.log) == 0 {
+	if len(f.log) == 0 && len(f.over) == 0 {
 		return f.readFull(p, off)
 	}
 	size := int64(f.sb.BlockSize)
 	for len(p) > 0 {
 		block, in := uint64(off/size), off%size
 		run, at := min(int64(len(p)), size-in), off
+		if b, ok := f.over[block]; ok {
+			copy(p, b[in:])
+			p, off = p[run:], off+run
+			continue
+		}
 		l, inLog := f.log[block]
 		if inLog {
 			at = int64(l.block)*size + in
 		}
-		for !inLog && run < int64(len(p)) { // as much at once as the journal leaves alone
-			block++
-			if _, ok := f.log[block]; ok {
+		for !inLog && run < int64(len(p)) { // as much at once as lies where it belongs
+			if block++; f.elsewhere(block) {
 				break
 			}
 			run = min(int64(len(p)), run+size)
@@ -156,10 +162,44 @@ func (f *FS) ReadBytes(p []byte, off int64) error {
 	return nil
 }
 
+// elsewhere tells that a block is not read from its own place.
+func (f *FS) elsewhere(block uint64) bool {
+	if _, ok := f.log[block]; ok {
+		return true
+	}
+	_, ok := f.over[block]
+	return ok
+}
+
+// Overlay lays changed blocks over the file system: an editor adds to them and changes them as it goes on, and tells of
+// changed names with Renamed. An FS with an overlay is not safe for concurrent use.
+func (f *FS) Overlay(blocks map[uint64][]byte) { f.over = blocks }
+
+// Renamed tells that a name in a directory now stands for d; for nothing when d.Ino is 0.
+func (f *FS) Renamed(dir uint32, name string, d Dirent) {
+	names, ok := f.directories[dir]
+	switch {
+	case !ok:
+	case d.Ino == 0:
+		delete(names, name)
+	default:
+		names[name] = d
+	}
+}
+
+// Forget drops what is remembered of a directory that is no more.
+func (f *FS) Forget(dir uint32) {
+	f.names -= len(f.directories[dir])
+	delete(f.directories, dir)
+}
+
 // Block gives a block of metadata, after recovery. Callers must not change it.
 func (f *FS) Block(n uint64) ([]byte, error) {
 	if n >= f.sb.BlocksCount {
 		return nil, corrupt("block %d of %d", n, f.sb.BlocksCount)
+	}
+	if b, ok := f.over[n]; ok {
+		return b, nil
 	}
 	f.mu.Lock()
 	b, ok := f.cache[n]
