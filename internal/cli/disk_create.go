@@ -66,7 +66,7 @@ func (a *app) createDisk(cmd *cobra.Command, out string, f diskCreateFlags) erro
 	if err != nil {
 		return err
 	}
-	src, done, err := a.diskSource(f)
+	src, done, err := a.diskSource(cmd.Context(), f)
 	if err != nil {
 		return err
 	}
@@ -77,6 +77,9 @@ func (a *app) createDisk(cmd *cobra.Command, out string, f diskCreateFlags) erro
 		result, err = replaceDisk(cmd.Context(), out, opts, src)
 	} else {
 		result, err = write.CreateFile(cmd.Context(), out, opts, src)
+	}
+	if err != nil && cmd.Context().Err() != nil {
+		return context.Cause(cmd.Context())
 	}
 	if err != nil {
 		return err
@@ -125,7 +128,7 @@ func replaceDisk(ctx context.Context, out string, opts write.Options, src tree.S
 }
 
 // diskSource opens what the image is filled with.
-func (a *app) diskSource(f diskCreateFlags) (src tree.Source, done func(), err error) {
+func (a *app) diskSource(ctx context.Context, f diskCreateFlags) (src tree.Source, done func(), err error) {
 	src, done = tree.Of(), func() {}
 	switch {
 	case f.fromDir != "":
@@ -138,7 +141,7 @@ func (a *app) diskSource(f diskCreateFlags) (src tree.Source, done func(), err e
 		}
 		src = tree.FromDir(f.fromDir)
 	case f.fromTar != "":
-		var r io.Reader = a.In
+		r := interruptible(ctx, a.In)
 		if f.fromTar != "-" {
 			file, err := os.Open(f.fromTar)
 			if err != nil {
@@ -152,6 +155,17 @@ func (a *app) diskSource(f diskCreateFlags) (src tree.Source, done func(), err e
 		src = tree.WithOwner(src, f.owner.uid, f.owner.gid)
 	}
 	return src, done, nil
+}
+
+// interruptible reads r until the context ends, also while r has nothing to give.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	context.AfterFunc(ctx, func() { in.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.CopyBuffer(in, struct{ io.Reader }{r}, make([]byte, 256<<10))
+		in.CloseWithError(err)
+	}()
+	return out
 }
 
 // newUUID is a random one (RFC 9562, version 4).

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -23,7 +24,7 @@ the image has the old file or the new one. An image that a machine, a program or
   banger disk write out.ext4 /usr/local/bin/tool --mode 0755 < tool`,
 		Args: diskArgs(1, 1, "an image and a path in it"), ValidArgsFunction: completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			content, size, done, err := sized(contextReader{cmd.Context(), a.In}, a.In)
+			content, size, done, err := sized(cmd.Context(), a.In)
 			if err != nil {
 				return hostError("read", "standard input", err)
 			}
@@ -81,11 +82,11 @@ func parentOf(name string) string {
 }
 
 // sized gives a stream and its length. What is no file goes through a temporary one first.
-func sized(r io.Reader, in any) (content io.Reader, size int64, done func(), err error) {
+func sized(ctx context.Context, in io.Reader) (content io.Reader, size int64, done func(), err error) {
 	if f, ok := in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 			off, err := f.Seek(0, io.SeekCurrent)
-			return r, max(info.Size()-off, 0), func() {}, err
+			return contextReader{ctx, in}, max(info.Size()-off, 0), func() {}, err
 		}
 	}
 	spool, err := os.CreateTemp("", "banger-disk-write-*")
@@ -94,7 +95,7 @@ func sized(r io.Reader, in any) (content io.Reader, size int64, done func(), err
 	}
 	err = os.Remove(spool.Name())
 	if err == nil {
-		size, err = io.Copy(spool, r)
+		size, err = io.Copy(spool, interruptible(ctx, in))
 	}
 	if err == nil {
 		_, err = spool.Seek(0, io.SeekStart)
