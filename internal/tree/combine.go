@@ -59,6 +59,16 @@ func WithOwner(src Source, uid, gid uint32) Source {
 	})
 }
 
+// WithModeMask takes all mode bits but those in mask from every entry, except from symlinks, whose mode says nothing.
+func WithModeMask(src Source, mask uint32) Source {
+	return Filter(src, func(e *Entry) bool {
+		if e.Kind != Symlink {
+			e.Mode &= mask
+		}
+		return true
+	})
+}
+
 // Under moves a tree below dir, which the tree's own root becomes.
 func Under(dir string, src Source) Source {
 	return Filter(src, func(e *Entry) bool {

@@ -16,7 +16,8 @@ import (
 )
 
 // FromDir yields the tree below a directory of the host: parents first, names in order, holes and hard links kept. It
-// follows no symlink but those on the way to name itself, and needs no path longer than a name, so that depth is no limit.
+// follows no symlink but those on the way to name itself, and hands no path to the kernel but single names, so that it takes
+// trees deeper than PATH_MAX; each level needs a descriptor. What is removed meanwhile is left out.
 // Errors: ErrConflict when a file shrinks while it is read.
 func FromDir(name string) Source {
 	return func(yield func(Entry, error) bool) {
@@ -89,36 +90,39 @@ func (w *dirWalk) child(dir *os.File, name, at string) error {
 		if err != nil {
 			return err
 		}
+		found.Close() // one descriptor for each level is enough
 		return w.directory(inner, at)
 	}
-	e := entryOf(at, &st)
 	if id := (inode{uint64(st.Dev), st.Ino}); st.Nlink > 1 {
 		if first, ok := w.links[id]; ok {
 			return w.give(Entry{Path: at, Kind: HardLink, Link: first})
 		}
 		w.links[id] = at
 	}
-	if e.Kind == Symlink {
-		link := make([]byte, 4096)
+	return w.leaf(fd, at, &st)
+}
+
+// leaf yields what is no directory.
+func (w *dirWalk) leaf(fd int, at string, st *unix.Stat_t) (err error) {
+	e := entryOf(at, st)
+	if e.Xattrs, err = xattrs(fd); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	switch {
+	case e.Kind == Symlink:
+		link := make([]byte, maxLink+1)
 		n, err := unix.Readlinkat(fd, "", link)
 		if err != nil {
 			return fmt.Errorf("%s: %w", at, err)
 		}
 		e.Link = string(link[:n])
-	}
-	if e.Kind != File {
-		return w.give(e)
-	}
-	file, err := reopen(fd, at, 0)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if e.Xattrs, err = xattrs(int(file.Fd())); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	if e.Size > 0 {
-		e.Content = &hostFile{file, e.Size}
+	case e.Kind == File && e.Size > 0:
+		file, err := reopen(fd, at, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		e.Content = &hostFile{file: file, size: e.Size}
 	}
 	return w.give(e)
 }
@@ -154,48 +158,85 @@ func entryOf(at string, st *unix.Stat_t) Entry {
 	return e
 }
 
-// xattrs reads the extended attributes that the caller may see; a file system without any has none.
+// xattrs reads the extended attributes that the caller may see; a file system without any has none. fd may be of O_PATH and
+// of a symlink: the name in /proc leads to just that, and no further.
 func xattrs(fd int) (map[string][]byte, error) {
-	size, err := unix.Flistxattr(fd, nil)
-	if errors.Is(err, unix.ENOTSUP) || err == nil && size == 0 {
+	name := fmt.Sprintf("/proc/self/fd/%d", fd)
+	list, err := grow(func(b []byte) (int, error) { return unix.Listxattr(name, b) })
+	if errors.Is(err, unix.ENOTSUP) || err == nil && len(list) == 0 {
 		return nil, nil
-	}
-	names := make([]byte, size)
-	if err == nil {
-		size, err = unix.Flistxattr(fd, names)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list extended attributes: %w", err)
 	}
 	all := map[string][]byte{}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:size]), "\x00"), "\x00") {
-		value := make([]byte, 64<<10) // the kernel's limit
-		n, err := unix.Fgetxattr(fd, name, value)
+	for attr := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		value, err := grow(func(b []byte) (int, error) { return unix.Getxattr(name, attr, b) })
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("extended attribute %s: %w", name, err)
+			return nil, fmt.Errorf("extended attribute %s: %w", attr, err)
 		}
-		all[name] = slices.Clone(value[:n])
+		all[attr] = value
 	}
 	return all, nil
 }
 
-// hostFile is a file's content of the size it had when it was found.
+// grow asks for the size of a value, then for the value, until it did not grow in between.
+func grow(get func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := get(nil)
+		if err != nil || n == 0 {
+			return []byte{}, err
+		}
+		b := make([]byte, n)
+		if n, err = get(b); !errors.Is(err, unix.ERANGE) {
+			return b[:max(n, 0)], err
+		}
+	}
+}
+
+// hostFile is a file's content of the size it had when it was found. What was added since is not part of it.
 type hostFile struct {
-	*os.File
+	file *os.File
 	size int64
+	at   int64 // where Read goes on
 }
 
 var _ HoleReader = (*hostFile)(nil)
 
-func (f *hostFile) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.File.ReadAt(p, off)
-	if err == io.EOF && off+int64(n) < f.size {
-		err = &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("it became shorter than %d bytes while it was read", f.size)}
+func (f *hostFile) Read(p []byte) (int, error) {
+	n, err := f.ReadAt(p, f.at)
+	f.at += int64(n)
+	if n > 0 && err == io.EOF {
+		err = nil
 	}
 	return n, err
+}
+
+func (f *hostFile) ReadAt(p []byte, off int64) (int, error) {
+	if off >= f.size {
+		return 0, io.EOF
+	}
+	end := false
+	if int64(len(p)) > f.size-off {
+		p, end = p[:f.size-off], true
+	}
+	n, err := f.file.ReadAt(p, off)
+	switch {
+	case err == io.EOF && n < len(p):
+		err = f.shrunk()
+	case (err == nil || err == io.EOF) && end:
+		err = io.EOF
+	case err == io.EOF:
+		err = nil
+	}
+	return n, err
+}
+
+func (f *hostFile) shrunk() error {
+	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: f.file.Name(), Err: fmt.Errorf("it became shorter than %d bytes meanwhile", f.size)}
 }
 
 // NextData finds data with SEEK_DATA; where that is not known the rest of the file is data.
@@ -203,20 +244,36 @@ func (f *hostFile) NextData(off int64) (start, end int64, err error) {
 	if off >= f.size {
 		return 0, 0, io.EOF
 	}
-	start, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	start, err = unix.Seek(int(f.file.Fd()), off, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):
-		return 0, 0, io.EOF
+		return 0, 0, f.onlyHole()
 	case errors.Is(err, unix.EINVAL):
 		return off, f.size, nil
 	case err != nil:
 		return 0, 0, err
 	}
-	if end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE); err != nil {
-		return 0, 0, err
-	}
 	if start >= f.size {
 		return 0, 0, io.EOF
 	}
+	end, err = unix.Seek(int(f.file.Fd()), start, unix.SEEK_HOLE)
+	if errors.Is(err, unix.ENXIO) {
+		return 0, 0, f.shrunk()
+	}
+	if err != nil {
+		return 0, 0, err
+	}
 	return start, min(end, f.size), nil
+}
+
+// onlyHole tells the hole at a file's end from the end of one that shrank: seeking does not.
+func (f *hostFile) onlyHole() error {
+	info, err := f.file.Stat()
+	if err == nil && info.Size() < f.size {
+		err = f.shrunk()
+	}
+	if err != nil {
+		return err
+	}
+	return io.EOF
 }

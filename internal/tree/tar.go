@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -25,97 +26,163 @@ const xattrRecord = "SCHILY.xattr."
 var tarKinds = map[byte]Kind{tar.TypeReg: File, tar.TypeGNUSparse: File, tar.TypeCont: File, tar.TypeDir: Dir, tar.TypeSymlink: Symlink, tar.TypeLink: HardLink,
 	tar.TypeChar: CharDevice, tar.TypeBlock: BlockDevice, tar.TypeFifo: FIFO}
 
+// typeVolume is GNU tar's label of an archive, which makes no file.
+const typeVolume = 'V'
+
 // FromTar yields what a tar stream holds, in its order: PAX, GNU, their sparse files, and older formats. Paths end up inside
 // the root, whatever they say. It reads r up to the end mark.
 // Errors: ErrCorrupt for a damaged or truncated stream; ErrInvalid naming the entry or the limit.
 func FromTar(r io.Reader, limits Limits) Source {
 	return func(yield func(Entry, error) bool) {
-		reader := tar.NewReader(r)
-		count, bytes := 0, int64(0)
+		stream := &tarStream{r: r}
+		stream.Reader = tar.NewReader(readFunc(stream.read))
+		used := Limits{}
 		for {
-			header, err := reader.Next()
+			header, err := stream.next()
 			if err == io.EOF {
 				return
 			}
-			if err != nil {
-				yield(Entry{}, damaged(err))
-				return
+			var e Entry
+			if err == nil {
+				err = used.add(header, limits)
 			}
-			if header.Typeflag == tar.TypeXGlobalHeader {
+			if err == nil && (header.Typeflag == tar.TypeXGlobalHeader || header.Typeflag == typeVolume) {
 				continue
 			}
-			e, err := fromHeader(header, reader)
-			count, bytes = count+1, bytes+e.Size
-			switch {
-			case err != nil:
-			case limits.Entries > 0 && count > limits.Entries:
-				err = banger.Invalidf("more than %d entries", limits.Entries)
-			case limits.Bytes > 0 && (bytes > limits.Bytes || bytes < 0):
-				err = banger.Invalidf("more than %s of content, with %q", banger.FormatSize(limits.Bytes), e.Path)
+			if err == nil {
+				e, err = fromHeader(header, readFunc(stream.content))
 			}
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			if !yield(e, nil) {
+			if !yield(e, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
-// damaged gives a fault of the stream its kind; one of the reader below keeps its own.
-func damaged(err error) error {
-	if banger.KindName(err) == "internal" && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)) {
-		return &banger.Error{Kind: banger.ErrCorrupt, Op: "read tar", Err: err}
+// add counts a header, also of what is skipped: a stream of nothing else would be as endless.
+func (l *Limits) add(header *tar.Header, limits Limits) error {
+	l.Entries++
+	if limits.Entries > 0 && l.Entries > limits.Entries {
+		return banger.Invalidf("more than %d entries", limits.Entries)
 	}
-	return fmt.Errorf("read tar: %w", err)
+	if kind := tarKinds[header.Typeflag]; kind != File && kind != 0 {
+		return nil // older links and directories may tell a size and have no content
+	}
+	if header.Size < 0 || header.Size > math.MaxInt64-l.Bytes {
+		return banger.Invalidf("entry %.200q: a size of %d bytes", header.Name, header.Size)
+	}
+	l.Bytes += header.Size
+	if limits.Bytes > 0 && l.Bytes > limits.Bytes {
+		return banger.Invalidf("more than %s of content, with %.200q", banger.FormatSize(limits.Bytes), header.Name)
+	}
+	return nil
 }
 
-// tarContent is a file's content; a stream that ends within is damaged.
-type tarContent struct{ r io.Reader }
+type readFunc func([]byte) (int, error)
 
-func (c tarContent) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// tarStream tells a fault of the stream from one of what it is read from.
+type tarStream struct {
+	*tar.Reader
+	r     io.Reader
+	err   error // of r, but for its end
+	zeros int   // bytes that the stream so far ends in, counted up to a block
+}
+
+const tarBlock = 512
+
+func (s *tarStream) read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
 	if err != nil && err != io.EOF {
-		err = damaged(err)
+		s.err = err
+	}
+	tail := n
+	for tail > 0 && n-tail < tarBlock && p[tail-1] == 0 {
+		tail--
+	}
+	if tail > 0 && n-tail < tarBlock {
+		s.zeros = 0
+	}
+	s.zeros = min(s.zeros+n-tail, tarBlock)
+	return n, err
+}
+
+// next gives the next header. The end of a stream is a block of zeros: without one it was cut off, though between entries.
+func (s *tarStream) next() (*tar.Header, error) {
+	s.zeros = 0 // those of a file that ends in zeros are no end mark, and its padding is less than a block
+	header, err := s.Next()
+	switch {
+	case err == io.EOF && s.zeros == tarBlock:
+		return nil, io.EOF
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	case errors.Is(err, tar.ErrInsecurePath): // a setting of Go's runtime; such paths are cleaned here
+		err = nil
+	}
+	return header, s.fault(err)
+}
+
+// content reads the file of the last header.
+func (s *tarStream) content(p []byte) (int, error) {
+	n, err := s.Read(p)
+	if err != io.EOF {
+		err = s.fault(err)
 	}
 	return n, err
+}
+
+func (s *tarStream) fault(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case s.err == nil, banger.KindName(s.err) == "internal" && errors.Is(s.err, io.ErrUnexpectedEOF):
+		return &banger.Error{Kind: banger.ErrCorrupt, Op: "read tar", Err: err}
+	}
+	return fmt.Errorf("read tar: %w", s.err)
 }
 
 func fromHeader(header *tar.Header, content io.Reader) (Entry, error) {
 	kind, ok := tarKinds[header.Typeflag]
 	if !ok {
-		return Entry{}, banger.Invalidf("entry %q: tar type %q is not known", header.Name, header.Typeflag)
+		return Entry{}, badEntry(header, "tar type %q is not known", header.Typeflag)
 	}
 	e := Entry{Path: inside(header.Name), Kind: kind, Mode: uint32(header.Mode & 0o7777), UID: uint32(header.Uid), GID: uint32(header.Gid),
 		ModTime: header.ModTime, AccessTime: header.AccessTime, ChangeTime: header.ChangeTime}
+	if err := checkPath(e.Path); err != nil {
+		return Entry{}, badEntry(header, "%w", err)
+	}
 	switch {
+	case e.Path == "." && kind != Dir:
+		return Entry{}, badEntry(header, "the root is a directory")
 	case header.Uid < 0 || header.Uid >= 1<<32-1 || header.Gid < 0 || header.Gid >= 1<<32-1:
-		return Entry{}, banger.Invalidf("entry %q: owner %d:%d", header.Name, header.Uid, header.Gid)
-	case strings.IndexByte(e.Path, 0) >= 0:
-		return Entry{}, banger.Invalidf("entry %q: a zero byte in its name", header.Name)
+		return Entry{}, badEntry(header, "owner %d:%d", header.Uid, header.Gid)
 	}
 	switch kind {
 	case File:
-		if e.Size = header.Size; e.Size < 0 {
-			return Entry{}, banger.Invalidf("entry %q: a size of %d bytes", header.Name, header.Size)
-		}
-		if e.Size > 0 {
-			e.Content = tarContent{content}
+		if e.Size = header.Size; e.Size > 0 {
+			e.Content = content
 		}
 	case Symlink:
-		e.Link = header.Linkname
+		if e.Link = header.Linkname; e.Link == "" || len(e.Link) > maxLink || strings.IndexByte(e.Link, 0) >= 0 {
+			return Entry{}, badEntry(header, "a symlink to %.200q", e.Link)
+		}
 	case HardLink:
 		e.Link = inside(header.Linkname)
+		if err := checkPath(e.Link); err != nil {
+			return Entry{}, badEntry(header, "a link: %w", err)
+		}
 	case CharDevice, BlockDevice:
-		if header.Devmajor < 0 || header.Devmajor > 1<<31 || header.Devminor < 0 || header.Devminor > 1<<31 {
-			return Entry{}, banger.Invalidf("entry %q: device %d:%d", header.Name, header.Devmajor, header.Devminor)
+		if header.Devmajor < 0 || header.Devmajor > maxMajor || header.Devminor < 0 || header.Devminor > maxMinor {
+			return Entry{}, badEntry(header, "device %d:%d", header.Devmajor, header.Devminor)
 		}
 		e.Major, e.Minor = uint32(header.Devmajor), uint32(header.Devminor)
 	}
 	for name, value := range header.PAXRecords {
 		if attr, ok := strings.CutPrefix(name, xattrRecord); ok {
+			if attr == "" || len(attr) > maxName {
+				return Entry{}, badEntry(header, "an extended attribute's name of %d bytes", len(attr))
+			}
 			if e.Xattrs == nil {
 				e.Xattrs = map[string][]byte{}
 			}
@@ -123,6 +190,34 @@ func fromHeader(header *tar.Header, content io.Reader) (Entry, error) {
 		}
 	}
 	return e, nil
+}
+
+func badEntry(header *tar.Header, format string, args ...any) error {
+	return banger.Invalidf("entry %.200q: %w", header.Name, fmt.Errorf(format, args...))
+}
+
+// What Linux can have; maxPath, which no system call takes at once, bounds the directories that one name makes.
+const (
+	maxName  = 255
+	maxLink  = 4095
+	maxPath  = 64 << 10
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)
+
+func checkPath(name string) error {
+	if len(name) > maxPath {
+		return fmt.Errorf("a path of %d bytes, more than %d", len(name), maxPath)
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return errors.New("a zero byte in its name")
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if len(part) > maxName {
+			return fmt.Errorf("a name of %d bytes, more than %d", len(part), maxName)
+		}
+	}
+	return nil
 }
 
 // inside cleans a path so that it does not leave the root.
@@ -149,12 +244,14 @@ func FromLayer(r io.Reader, limits Limits) Source {
 		for e, err := range FromTar(r, limits) {
 			if dir, name := path.Split(e.Path); err == nil {
 				switch rest, ok := strings.CutPrefix(name, whiteout); {
+				case strings.Contains("/"+dir, "/"+reserved):
+					continue
 				case name == opaqueMarker:
 					e = Entry{Path: inside(dir), Kind: Opaque}
 				case strings.HasPrefix(name, reserved):
 					continue // of another file system's book-keeping
 				case ok && (rest == "" || rest == "." || rest == ".."):
-					e, err = Entry{}, banger.Invalidf("entry %q: a white-out of no name", e.Path)
+					e, err = Entry{}, banger.Invalidf("entry %.200q: a white-out of no name", e.Path)
 				case ok:
 					e = Entry{Path: dir + rest, Kind: Delete}
 				}
