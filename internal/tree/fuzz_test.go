@@ -3,6 +3,7 @@ package tree_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path"
@@ -37,6 +38,24 @@ func addStreams(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(buffer.Bytes())
+}
+
+// reseal gives whatever looks like a header its right checksum: without it hardly a change gets any further.
+func reseal(stream []byte) []byte {
+	stream = bytes.Clone(stream)
+	for at := 0; at+512 <= len(stream); at += 512 {
+		block := stream[at : at+512]
+		if !bytes.HasPrefix(block[257:], []byte("ustar")) {
+			continue
+		}
+		copy(block[148:156], "        ")
+		sum := 0
+		for _, b := range block {
+			sum += int(b)
+		}
+		copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	}
+	return stream
 }
 
 // gather checks every entry, reads its content, and gives those that came before the first fault.
@@ -91,7 +110,7 @@ func checkInside(t *testing.T, p string) {
 func FuzzFromTar(f *testing.F) {
 	addStreams(f)
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		want, err := gather(t, tree.FromTar(bytes.NewReader(stream), fuzzLimits))
+		want, err := gather(t, tree.FromTar(bytes.NewReader(reseal(stream)), fuzzLimits))
 		if err != nil || t.Failed() {
 			return
 		}
@@ -114,7 +133,7 @@ func FuzzFromTar(f *testing.F) {
 func FuzzFromLayer(f *testing.F) {
 	addStreams(f)
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		list, _ := gather(t, tree.FromLayer(bytes.NewReader(stream), fuzzLimits))
+		list, _ := gather(t, tree.FromLayer(bytes.NewReader(reseal(stream)), fuzzLimits))
 		if len(list) == 0 || list[0].Kind != tree.Layer {
 			t.Fatalf("begins with %v", list)
 		}
