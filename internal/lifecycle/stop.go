@@ -146,7 +146,7 @@ func describe(exit banger.Exit) string {
 	if text == "" {
 		text = "the run ended and nobody recorded how"
 	}
-	if exit.Detail != "" {
+	if exit.Detail != "" && exit.Detail != text {
 		text += ": " + exit.Detail
 	}
 	return text

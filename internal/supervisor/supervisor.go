@@ -6,6 +6,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -250,8 +251,15 @@ func (r *run) exit(e vmm.Exit) banger.Exit {
 	if err != nil {
 		r.Log.Warn("read console ring", "err", err)
 	}
+	if e.Cause == banger.ExitReboot && !r.wasReady() && bytes.Contains(tail, []byte(panicLine)) {
+		e = vmm.Exit{Cause: banger.ExitPanic, Detail: "the guest's kernel panicked"}
+	}
 	return banger.Exit{Cause: e.Cause, Detail: e.Detail, Console: lastLines(tail), At: time.Now().UTC()}
 }
+
+// panicLine is what a kernel prints that panics. Before the guest has loaded the driver of the panic device, which it has
+// when it is ready, a panic looks like a reboot otherwise.
+const panicLine = "Kernel panic - not syncing"
 
 // end records the end and tells it to who waits.
 func (r *run) end(exit banger.Exit) {

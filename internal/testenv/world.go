@@ -74,6 +74,7 @@ func (w *World) CopyBin() {
 		}
 	}
 	w.Bin = dir
+	w.t.Cleanup(w.close) // before the programs go
 }
 
 // Command prepares banger with args as the world's user. Extra environment comes last and wins.

@@ -45,17 +45,21 @@ func newWorld(root string) (*world, error) {
 	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Store: w.db, Images: images{}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
 		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
-		Probe:    func(context.Context) (lifecycle.VMM, error) { return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil },
-		Gone:     func(ctx context.Context, _ proc.Handle) error { <-ctx.Done(); return ctx.Err() },
+		Probe: func(context.Context) (lifecycle.VMM, error) {
+			return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil
+		},
+		Gone: func(ctx context.Context, _ proc.Handle) error { <-ctx.Done(); return ctx.Err() },
 	})
 	if err := w.manager.Recover(ctx); err != nil {
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
-		Images:   func() ([]banger.Image, error) { return []banger.Image{image}, nil },
-		Kernels:  func() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil },
-		Status:   func(context.Context) (api.Status, error) { return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil },
+		Images:  func() ([]banger.Image, error) { return []banger.Image{image}, nil },
+		Kernels: func() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil },
+		Status: func(context.Context) (api.Status, error) {
+			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
+		},
 		Shutdown: func() {},
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid}, nil },
 	})

@@ -2,10 +2,10 @@ package write_test
 
 import (
 	"context"
-	"testing"
 	"path/filepath"
-	"time"
 	"strings"
+	"testing"
+	"time"
 
 	"banger/internal/ext4/write"
 	"banger/internal/testenv"
@@ -23,7 +23,7 @@ func of(entries ...tree.Entry) tree.Source {
 }
 
 func TestFirst(t *testing.T) {
-	for _, size := range []int64{8 << 20, 33<<20, 136 << 20, 257<<20, 1 << 30, 8 << 30, 64 << 30} {
+	for _, size := range []int64{8 << 20, 33 << 20, 136 << 20, 257 << 20, 1 << 30, 8 << 30, 64 << 30} {
 		for _, fit := range []bool{false, true} {
 			for _, rg := range []uint32{0, 64} {
 				p := filepath.Join(t.TempDir(), "x")
