@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -149,6 +150,25 @@ func crashing(w *world, g guestInMemory) {
 func (w *world) killVMM() {
 	if err := w.handles().VMM.Signal(syscall.SIGKILL); err != nil {
 		w.t.Error(err)
+	}
+}
+
+// A kernel that panics before its panic device works resets the machine.
+func TestEarlyPanicIsNoReboot(t *testing.T) {
+	for _, test := range []struct {
+		console string
+		cause   banger.ExitCause
+	}{
+		{"[    0.9] Kernel panic - not syncing: Attempted to kill init!\r\n", banger.ExitPanic},
+		{"[    0.9] reboot: machine restart\r\n", banger.ExitReboot},
+	} {
+		w := newWorld(t, func(_ *world, g guestInMemory) {
+			fmt.Fprint(g, test.console)
+			g.Reboot()
+		})
+		if exit := w.finish(w.start(t.Context())); exit.Cause != test.cause {
+			t.Errorf("after %q: %+v, want %s", test.console, exit, test.cause)
+		}
 	}
 }
 
