@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // under nohup the commands could not trap it otherwise
 	os.Exit(m.Run())
 }
 

@@ -251,10 +251,7 @@ func (d *daemon) effect(op string, fn func() error) error {
 	if err := d.step(op); err != nil {
 		return err
 	}
-	d.w.mu.Lock()
-	err := fn()
-	d.w.mu.Unlock()
-	if err != nil {
+	if err := d.alive(fn); err != nil {
 		return err
 	}
 	d.w.mu.Lock()
@@ -266,6 +263,17 @@ func (d *daemon) effect(op string, fn func() error) error {
 	return nil
 }
 
+// alive lets fn have its effect unless the daemon has crashed beside it since its step.
+func (d *daemon) alive(fn func() error) error {
+	d.w.mu.Lock()
+	if d.dead {
+		d.w.mu.Unlock()
+		select {}
+	}
+	defer d.w.mu.Unlock()
+	return fn()
+}
+
 type faultyStore struct {
 	*store.Store
 	d *daemon
@@ -275,7 +283,7 @@ func (s faultyStore) Reserve(ctx context.Context, vm banger.VM, h *proc.Handle) 
 	if err := s.d.step("store: reserve"); err != nil {
 		return err
 	}
-	return s.Store.Reserve(ctx, vm, h)
+	return s.d.alive(func() error { return s.Store.Reserve(ctx, vm, h) })
 }
 
 func (s faultyStore) Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (banger.VM, error) {
@@ -283,14 +291,19 @@ func (s faultyStore) Update(ctx context.Context, id banger.VMID, change func(*ba
 		vm, _ := s.Store.Get(ctx, string(id))
 		return vm, err
 	}
-	return s.Store.Update(ctx, id, change)
+	var vm banger.VM
+	err := s.d.alive(func() (err error) {
+		vm, err = s.Store.Update(ctx, id, change)
+		return err
+	})
+	return vm, err
 }
 
 func (s faultyStore) Delete(ctx context.Context, id banger.VMID) error {
 	if err := s.d.step("store: delete"); err != nil {
 		return err
 	}
-	return s.Store.Delete(ctx, id)
+	return s.d.alive(func() error { return s.Store.Delete(ctx, id) })
 }
 
 func (s faultyStore) Get(ctx context.Context, ref string) (banger.VM, error) {
@@ -304,7 +317,7 @@ func (s faultyStore) PutLease(ctx context.Context, lease store.Lease) error {
 	if err := s.d.step("store: put lease"); err != nil {
 		return err
 	}
-	return s.Store.PutLease(ctx, lease)
+	return s.d.alive(func() error { return s.Store.PutLease(ctx, lease) })
 }
 
 func (d *daemon) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Image, error) {

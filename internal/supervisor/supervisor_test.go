@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -349,6 +350,7 @@ func TestTerminate(t *testing.T) {
 }
 
 func TestClientVanishes(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // under nohup the command could not trap it otherwise
 	w := newWorld(t, agent)
 	w.start(t.Context())
 	w.ready()
