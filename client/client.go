@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"banger"
@@ -38,21 +39,21 @@ type Client struct {
 
 // DialExisting connects to a running daemon and never starts one. Errors: ErrUnavailable when none answers.
 func DialExisting(ctx context.Context, cfg Config) (*Client, error) {
-	conn, err := connect(ctx, cfg.Dir)
+	conn, err := connect(ctx, cfg)
 	if err != nil {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to the daemon", Subject: cfg.Dir.DaemonSocket(), Err: err,
 			Hint: "any command that works on VMs starts it"}
 	}
-	return newClient(cfg, conn), nil
+	return newClient(cfg, conn, connect), nil
 }
 
-func connect(ctx context.Context, dir statedir.Dir) (net.Conn, error) {
+func connect(ctx context.Context, cfg Config) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", dir.DaemonSocket())
+	return d.DialContext(ctx, "unix", cfg.Dir.DaemonSocket())
 }
 
-// newClient makes the client whose first request uses conn.
-func newClient(cfg Config, conn net.Conn) *Client {
+// newClient makes the client whose first request uses conn, and later ones what again connects to.
+func newClient(cfg Config, conn net.Conn, again func(context.Context, Config) (net.Conn, error)) *Client {
 	first := make(chan net.Conn, 1)
 	first <- conn
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -60,7 +61,7 @@ func newClient(cfg Config, conn net.Conn) *Client {
 		case conn := <-first:
 			return conn, nil
 		default:
-			return connect(ctx, cfg.Dir)
+			return again(ctx, cfg)
 		}
 	}
 	return &Client{cfg: cfg, first: first, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}
@@ -184,6 +185,9 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 	}
 	req.Header.Set(api.VersionHeader, strconv.Itoa(api.Version))
 	resp, err := c.http.Do(req)
+	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+		resp, err = c.http.Do(req) // the daemon died as we connected; to ask again changes nothing
+	}
 	if err != nil {
 		return nil, unavailable(ctx, err)
 	}

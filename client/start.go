@@ -26,17 +26,22 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err := cfg.Dir.Ensure(); err != nil {
 		return nil, err
 	}
-	conn, err := connect(ctx, cfg.Dir)
-	if isAbsent(err) {
-		conn, err = start(ctx, cfg)
-	}
+	conn, err := connectOrStart(ctx, cfg)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil {
 			err = &banger.Error{Kind: banger.ErrInterrupted, Err: cause}
 		}
 		return nil, err
 	}
-	return newClient(cfg, conn), nil
+	return newClient(cfg, conn, connectOrStart), nil
+}
+
+func connectOrStart(ctx context.Context, cfg Config) (net.Conn, error) {
+	conn, err := connect(ctx, cfg)
+	if isAbsent(err) {
+		return start(ctx, cfg)
+	}
+	return conn, err
 }
 
 // isAbsent tells whether nobody listens.
@@ -51,7 +56,7 @@ func start(ctx context.Context, cfg Config) (net.Conn, error) {
 		return nil, fmt.Errorf("wait for another start of the daemon: %w", err)
 	}
 	defer unlock()
-	if conn, err := connect(ctx, cfg.Dir); !isAbsent(err) {
+	if conn, err := connect(ctx, cfg); !isAbsent(err) {
 		return conn, err
 	}
 	ready, theirs, err := os.Pipe()
@@ -67,7 +72,7 @@ func start(ctx context.Context, cfg Config) (net.Conn, error) {
 	if err := awaitReady(ctx, ready, cfg.Dir.DaemonLog()); err != nil {
 		return nil, err
 	}
-	return connect(ctx, cfg.Dir)
+	return connect(ctx, cfg)
 }
 
 // awaitReady reads the daemon's one line: "ready", or an error as JSON.

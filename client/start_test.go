@@ -36,6 +36,7 @@ func TestStart(t *testing.T) {
 	t.Run("many at once", testManyAtOnce)
 	t.Run("stale socket", testStaleSocket)
 	t.Run("killed daemon", testKilledDaemon)
+	t.Run("dying daemon", testDyingDaemon)
 	t.Run("daemon's own words", testOwnWords)
 	t.Run("daemon that says nothing", testSilentDaemon)
 	t.Run("interrupted", testInterrupted)
@@ -176,6 +177,31 @@ func testKilledDaemon(t *testing.T) {
 	}
 	if second := daemonPID(t, cfg); second == first {
 		t.Errorf("the same daemon %d", second)
+	}
+}
+
+// A daemon that dies between the connection and the request is started again for a request that changes nothing.
+func testDyingDaemon(t *testing.T) {
+	cfg := newConfig(t)
+	if err := cfg.Dir.Ensure(); err != nil {
+		t.Fatal(err)
+	}
+	dying, err := net.Listen("unix", cfg.Dir.DaemonSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	dying.Close()
+	status, err := c.Status(t.Context())
+	if err != nil || status.PID == 0 {
+		t.Errorf("Status = %+v, %v", status, err)
+	}
+	if err := c.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
