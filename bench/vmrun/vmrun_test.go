@@ -1,0 +1,307 @@
+// Package vmrun measures what banger promises about its own cost: the time around a guest's boot, of a command in a running
+// guest, and the memory and the wake-ups of its processes. What is compared takes turns in one run.
+//
+// BANGER_BENCH_RUNS is how often each way runs (9).
+package vmrun
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"banger/internal/machine"
+	"banger/internal/statedir"
+	"banger/internal/testenv"
+)
+
+const roleEnv = "BANGER_BENCH_BARE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleEnv) != "" {
+		if err := playBare(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	status := m.Run()
+	if err := testenv.RemoveGolden(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func runs() int {
+	if n, err := strconv.Atoi(os.Getenv("BANGER_BENCH_RUNS")); err == nil && n > 0 {
+		return n
+	}
+	return 9
+}
+
+func median(list []time.Duration) time.Duration {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+func report(b *testing.B, what string, list []time.Duration) time.Duration {
+	m := median(list)
+	b.Logf("%-44s median %8.1f ms, from %.1f to %.1f, %d runs", what, ms(m), ms(list[0]), ms(list[len(list)-1]), len(list))
+	return m
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func load(b *testing.B) {
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		b.Logf("load before: %s", strings.TrimSpace(string(text)))
+	}
+}
+
+// BenchmarkRun compares `banger vm run --rm -- true` with QEMU alone, and sums up what the host does for a new VM.
+func BenchmarkRun(b *testing.B) {
+	load(b)
+	w := testenv.NewWorld(b)
+	template := templateOf(b, w)
+	var whole, bare, host []time.Duration
+	for range runs() {
+		begun := time.Now()
+		r := w.Run("--json", "vm", "run", "--rm", "--timings", "--", "true")
+		whole = append(whole, time.Since(begun))
+		if r.Status != 0 {
+			b.Fatalf("status %d: %s", r.Status, r.Stderr)
+		}
+		host = append(host, hostSide(b, r.Stderr))
+		bare = append(bare, bareRun(b, w, template))
+	}
+	run, floor := report(b, "vm run --rm -- true", whole), report(b, "QEMU alone until the agent answers", bare)
+	own := report(b, "host side of create and start", host)
+	b.ReportMetric(float64(run)/float64(floor), "run/bare")
+	b.ReportMetric(ms(own), "host-ms")
+}
+
+// templateOf gives the configuration of a machine that has run.
+func templateOf(b *testing.B, w *testenv.World) (cfg machine.Config) {
+	w.Must("vm", "run", "--name", "template", "--", "true")
+	w.Must("vm", "stop", "template")
+	text, err := os.ReadFile(statedir.VMDir{Path: dirOf(w, "template")}.MachineConfig())
+	if err == nil {
+		err = json.Unmarshal(text, &cfg)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return cfg
+}
+
+func dirOf(w *testenv.World, name string) string {
+	var vm struct {
+		Dir string `json:"dir"`
+	}
+	w.JSON(&vm, "vm", "show", name)
+	return vm.Dir
+}
+
+// bareRun boots the drives of a new VM, which never ran, with nothing but QEMU.
+func bareRun(b *testing.B, w *testenv.World, cfg machine.Config) (took time.Duration) {
+	w.Must("vm", "create", "--name", "bare")
+	defer w.Must("vm", "delete", "--force", "bare")
+	dir := statedir.VMDir{Path: dirOf(w, "bare")}
+	cfg.Dir, cfg.Disk = dir.Path, dir.Disk()
+	input, err := json.Marshal(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(w.State, "bare"))
+	if _, err := os.Stat(cmd.Path); err != nil {
+		copySelf(b, cmd.Path)
+	}
+	cmd.Env = append(os.Environ(), roleEnv+"=1")
+	cmd.Stdin = bytes.NewReader(input)
+	cmd.Dir = w.State
+	w.User.As(cmd)
+	r := testenv.Capture(b, cmd)
+	if err := json.Unmarshal([]byte(r.Stdout), &took); err != nil || r.Status != 0 {
+		b.Fatalf("boot QEMU alone: status %d, %v\n%s", r.Status, err, r.Stderr)
+	}
+	return took
+}
+
+// copySelf puts this program where the ordinary user can run it.
+func copySelf(b *testing.B, path string) {
+	in, err := os.Open("/proc/self/exe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// hostSide sums up the host's steps of --timings, without those in which the guest boots.
+func hostSide(b *testing.B, stderr string) (sum time.Duration) {
+	var all struct {
+		Timings []struct {
+			Side    string        `json:"side"`
+			Step    string        `json:"step"`
+			Elapsed time.Duration `json:"elapsed_ns"`
+		} `json:"timings"`
+	}
+	for line := range strings.Lines(stderr) {
+		if strings.HasPrefix(line, `{"timings"`) {
+			if err := json.Unmarshal([]byte(line), &all); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	if len(all.Timings) == 0 {
+		b.Fatalf("no timings in %q", stderr)
+	}
+	var boot, guest time.Duration
+	for _, t := range all.Timings {
+		switch {
+		case t.Side != "host":
+		case t.Step == "boot":
+			boot = t.Elapsed
+		case t.Step == "guest says hello" || t.Step == "identify":
+			guest += t.Elapsed
+		case t.Step == "disk" || t.Step == "image" || t.Step == "kernel":
+			sum += t.Elapsed
+		}
+	}
+	return sum + boot - guest
+}
+
+// BenchmarkExec compares `banger vm exec -- true` with the guest's own fork and exec.
+func BenchmarkExec(b *testing.B) {
+	load(b)
+	w := testenv.NewWorld(b)
+	w.Must("vm", "run", "--name", "box", "--", "true")
+	var host, guest []time.Duration
+	const inside = 50
+	for range 3 * runs() {
+		begun := time.Now()
+		w.Must("vm", "exec", "box", "--", "/bin/true")
+		host = append(host, time.Since(begun))
+		out := w.Must("vm", "exec", "box", "--", "bash", "-c", fmt.Sprintf(`a=$EPOCHREALTIME; for i in {1..%d}; do /bin/true; done; b=$EPOCHREALTIME; echo $(( (${b/./} - ${a/./}) ))`, inside))
+		us, err := strconv.Atoi(strings.TrimSpace(out))
+		if err != nil {
+			b.Fatal(err)
+		}
+		guest = append(guest, time.Duration(us)*time.Microsecond/inside)
+	}
+	all, own := report(b, "vm exec -- true", host), report(b, "fork and exec in the guest", guest)
+	b.ReportMetric(ms(all-own), "over-guest-ms")
+}
+
+// BenchmarkIdle measures memory and wake-ups of the processes of one idle VM, and the sizes of what a guest boots from.
+func BenchmarkIdle(b *testing.B) {
+	load(b)
+	w := testenv.NewWorld(b)
+	w.Must("vm", "run", "--name", "idle", "--", "true")
+	var vm struct {
+		PIDs map[string]int `json:"pids"`
+	}
+	w.JSON(&vm, "vm", "show", "idle")
+	pids := map[string]int{"bangerd": w.DaemonPID(), "banger-machine": vm.PIDs["banger-machine"]}
+	const watch = 30 * time.Second
+	time.Sleep(10 * time.Second) // what follows a start is over
+	before := map[string]int{}
+	for name, pid := range pids {
+		before[name] = switches(b, pid)
+	}
+	time.Sleep(watch)
+	for name, pid := range pids {
+		wakes := float64(switches(b, pid)-before[name]) / watch.Seconds()
+		mb := float64(statusField(b, fmt.Sprintf("/proc/%d/status", pid), "RssAnon")) / 1024
+		b.Logf("%-16s private memory %5.1f MB, %4.2f wake-ups a second", name, mb, wakes)
+		b.ReportMetric(mb, name+"-MB")
+		b.ReportMetric(wakes, name+"-wakes/s")
+	}
+	initrds, err := filepath.Glob(filepath.Join(w.State, "kernels", "*", "initrd-*"))
+	if err != nil || len(initrds) == 0 {
+		b.Fatalf("no initrd: %v", err)
+	}
+	for name, path := range map[string]string{"guest": filepath.Join(w.Bin, "banger-guest"), "initrd": initrds[0]} {
+		info, err := os.Stat(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(info.Size())/1e6, name+"-MB")
+	}
+}
+
+// switches counts how often a process's threads have got a processor.
+func switches(b *testing.B, pid int) (n int) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		b.Fatalf("process %d: no threads (%v)", pid, err)
+	}
+	for _, thread := range threads {
+		n += statusField(b, thread, "voluntary_ctxt_switches") + statusField(b, thread, "nonvoluntary_ctxt_switches")
+	}
+	return n
+}
+
+func statusField(b *testing.B, path, name string) int {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			n, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n
+		}
+	}
+	b.Fatalf("%s has no %s", path, name)
+	return 0
+}
+
+// BenchmarkLoaded boots VMs one after the other beside two busy loops: all must get ready.
+func BenchmarkLoaded(b *testing.B) {
+	w := testenv.NewWorld(b)
+	ctx, cancel := context.WithCancel(b.Context())
+	for range 2 {
+		busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			b.Fatal(err)
+		}
+		defer busy.Wait()
+	}
+	defer cancel()
+	const boots = 40
+	ready := 0
+	var took []time.Duration
+	for range boots {
+		begun := time.Now()
+		if r := w.Run("vm", "run", "--rm", "--", "true"); r.Status == 0 {
+			ready++
+			took = append(took, time.Since(begun))
+		} else {
+			b.Errorf("status %d: %s", r.Status, r.Stderr)
+		}
+	}
+	report(b, "vm run --rm -- true beside two busy loops", took)
+	b.ReportMetric(float64(ready), fmt.Sprintf("ready-of-%d", boots))
+}
