@@ -46,12 +46,13 @@ type dirWalk struct {
 // directory yields dir and what is in it, and closes it.
 func (w *dirWalk) directory(dir *os.File, at string) (err error) {
 	defer dir.Close()
+	fd := int(dir.Fd())
 	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	e := entryOf(at, &st)
-	if e.Xattrs, err = xattrs(int(dir.Fd())); err != nil {
+	if e.Xattrs, err = xattrs(fd, false); err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	if !w.yield(e, nil) {
@@ -63,49 +64,74 @@ func (w *dirWalk) directory(dir *os.File, at string) (err error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := w.child(dir, name, path.Join(at, name)); err != nil {
+		if err := w.child(fd, name, path.Join(at, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *dirWalk) child(dir *os.File, name, at string) error {
-	// O_PATH opens anything and waits for nothing; what was found is then opened through it.
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // removed meanwhile
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	found := os.NewFile(uintptr(fd), at)
-	defer found.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		inner, err := reopen(fd, at, unix.O_DIRECTORY)
-		if err != nil {
+// child yields what a directory has under name.
+func (w *dirWalk) child(dir int, name, at string) error {
+	const tries = 8
+	for range tries {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return removed(at, err)
+		}
+		flags := openFlags(&st)
+		fd, err := unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch {
+		case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EINTR):
+			continue // another one has its name by now, or a signal came
+		case err != nil:
+			return removed(at, err)
+		case flags&unix.O_DIRECTORY != 0:
+			return w.directory(os.NewFile(uintptr(fd), at), at)
+		}
+		err = unix.Fstat(fd, &st)
+		same := openFlags(&st) == flags
+		if err == nil && same {
+			err = w.file(fd, at, &st)
+		}
+		unix.Close(fd)
+		if err != nil || same {
 			return err
 		}
-		found.Close() // one descriptor for each level is enough
-		return w.directory(inner, at)
 	}
+	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: at, Err: errors.New("it is replaced again and again")}
+}
+
+// openFlags opens what has something to read, and waits for nothing even if a FIFO has taken its name. The rest is only
+// looked at: O_PATH opens anything and has no effect.
+func openFlags(st *unix.Stat_t) int {
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return unix.O_RDONLY | unix.O_DIRECTORY
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > 0:
+		return unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	}
+	return unix.O_PATH
+}
+
+// removed takes it that what is gone by now was never there.
+func removed(at string, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", at, err)
+}
+
+// file yields what is no directory, from a descriptor that was opened as openFlags says.
+func (w *dirWalk) file(fd int, at string, st *unix.Stat_t) (err error) {
 	if id := (inode{uint64(st.Dev), st.Ino}); st.Nlink > 1 {
 		if first, ok := w.links[id]; ok {
 			return w.give(Entry{Path: at, Kind: HardLink, Link: first})
 		}
 		w.links[id] = at
 	}
-	return w.leaf(fd, at, &st)
-}
-
-// leaf yields what is no directory.
-func (w *dirWalk) leaf(fd int, at string, st *unix.Stat_t) (err error) {
 	e := entryOf(at, st)
-	if e.Xattrs, err = xattrs(fd); err != nil {
+	if e.Xattrs, err = xattrs(fd, openFlags(st) == unix.O_PATH); err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	switch {
@@ -116,13 +142,11 @@ func (w *dirWalk) leaf(fd int, at string, st *unix.Stat_t) (err error) {
 			return fmt.Errorf("%s: %w", at, err)
 		}
 		e.Link = string(link[:n])
-	case e.Kind == File && e.Size > 0:
-		file, err := reopen(fd, at, 0)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		e.Content = &hostFile{file: file, size: e.Size}
+	case e.Kind != File || e.Size == 0:
+	case st.Blocks*512 >= st.Size: // it has no holes
+		e.Content = &hostFile{fd: fd, path: at, size: e.Size}
+	default:
+		e.Content = &sparseFile{hostFile{fd: fd, path: at, size: e.Size}}
 	}
 	return w.give(e)
 }
@@ -132,15 +156,6 @@ func (w *dirWalk) give(e Entry) error {
 		return errEnough
 	}
 	return nil
-}
-
-// reopen opens for reading what an O_PATH descriptor stands for.
-func reopen(fd int, at string, flags int) (*os.File, error) {
-	opened, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", at, err)
-	}
-	return os.NewFile(uintptr(opened), at), nil
 }
 
 var hostKinds = map[uint32]Kind{unix.S_IFREG: File, unix.S_IFDIR: Dir, unix.S_IFLNK: Symlink, unix.S_IFCHR: CharDevice, unix.S_IFBLK: BlockDevice,
@@ -158,11 +173,17 @@ func entryOf(at string, st *unix.Stat_t) Entry {
 	return e
 }
 
-// xattrs reads the extended attributes that the caller may see; a file system without any has none. fd may be of O_PATH and
-// of a symlink: the name in /proc leads to just that, and no further.
-func xattrs(fd int) (map[string][]byte, error) {
-	name := fmt.Sprintf("/proc/self/fd/%d", fd)
-	list, err := grow(func(b []byte) (int, error) { return unix.Listxattr(name, b) })
+// xattrs reads the extended attributes that the caller may see; a file system without any has none. Of what was only looked
+// at they come by the name in /proc, which leads to just that and no further, also when it is a symlink.
+func xattrs(fd int, looked bool) (map[string][]byte, error) {
+	listOf := func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }
+	valueOf := func(attr string, b []byte) (int, error) { return unix.Fgetxattr(fd, attr, b) }
+	if looked {
+		name := fmt.Sprintf("/proc/self/fd/%d", fd)
+		listOf = func(b []byte) (int, error) { return unix.Listxattr(name, b) }
+		valueOf = func(attr string, b []byte) (int, error) { return unix.Getxattr(name, attr, b) }
+	}
+	list, err := grow(listOf)
 	if errors.Is(err, unix.ENOTSUP) || err == nil && len(list) == 0 {
 		return nil, nil
 	}
@@ -171,7 +192,7 @@ func xattrs(fd int) (map[string][]byte, error) {
 	}
 	all := map[string][]byte{}
 	for attr := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
-		value, err := grow(func(b []byte) (int, error) { return unix.Getxattr(name, attr, b) })
+		value, err := grow(func(b []byte) (int, error) { return valueOf(attr, b) })
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue
 		}
@@ -199,12 +220,11 @@ func grow(get func([]byte) (int, error)) ([]byte, error) {
 
 // hostFile is a file's content of the size it had when it was found. What was added since is not part of it.
 type hostFile struct {
-	file *os.File
+	fd   int
+	path string
 	size int64
 	at   int64 // where Read goes on
 }
-
-var _ HoleReader = (*hostFile)(nil)
 
 func (f *hostFile) Read(p []byte) (int, error) {
 	n, err := f.ReadAt(p, f.at)
@@ -215,36 +235,41 @@ func (f *hostFile) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (f *hostFile) ReadAt(p []byte, off int64) (int, error) {
-	if off >= f.size {
-		return 0, io.EOF
+func (f *hostFile) ReadAt(p []byte, off int64) (n int, err error) {
+	p = p[:max(min(int64(len(p)), f.size-off), 0)]
+	for n < len(p) {
+		m, err := unix.Pread(f.fd, p[n:], off+int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return n, &os.PathError{Op: "read", Path: f.path, Err: err}
+		case m == 0:
+			return n, f.shrunk()
+		}
+		n += m
 	}
-	end := false
-	if int64(len(p)) > f.size-off {
-		p, end = p[:f.size-off], true
+	if off+int64(n) >= f.size {
+		return n, io.EOF
 	}
-	n, err := f.file.ReadAt(p, off)
-	switch {
-	case err == io.EOF && n < len(p):
-		err = f.shrunk()
-	case (err == nil || err == io.EOF) && end:
-		err = io.EOF
-	case err == io.EOF:
-		err = nil
-	}
-	return n, err
+	return n, nil
 }
 
 func (f *hostFile) shrunk() error {
-	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: f.file.Name(), Err: fmt.Errorf("it became shorter than %d bytes meanwhile", f.size)}
+	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: f.path, Err: fmt.Errorf("it became shorter than %d bytes meanwhile", f.size)}
 }
 
+// sparseFile is a hostFile that may have holes.
+type sparseFile struct{ hostFile }
+
+var _ HoleReader = (*sparseFile)(nil)
+
 // NextData finds data with SEEK_DATA; where that is not known the rest of the file is data.
-func (f *hostFile) NextData(off int64) (start, end int64, err error) {
+func (f *sparseFile) NextData(off int64) (start, end int64, err error) {
 	if off >= f.size {
 		return 0, 0, io.EOF
 	}
-	start, err = unix.Seek(int(f.file.Fd()), off, unix.SEEK_DATA)
+	start, err = unix.Seek(f.fd, off, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):
 		return 0, 0, f.onlyHole()
@@ -256,7 +281,7 @@ func (f *hostFile) NextData(off int64) (start, end int64, err error) {
 	if start >= f.size {
 		return 0, 0, io.EOF
 	}
-	end, err = unix.Seek(int(f.file.Fd()), start, unix.SEEK_HOLE)
+	end, err = unix.Seek(f.fd, start, unix.SEEK_HOLE)
 	if errors.Is(err, unix.ENXIO) {
 		return 0, 0, f.shrunk()
 	}
@@ -267,9 +292,10 @@ func (f *hostFile) NextData(off int64) (start, end int64, err error) {
 }
 
 // onlyHole tells the hole at a file's end from the end of one that shrank: seeking does not.
-func (f *hostFile) onlyHole() error {
-	info, err := f.file.Stat()
-	if err == nil && info.Size() < f.size {
+func (f *sparseFile) onlyHole() error {
+	var st unix.Stat_t
+	err := unix.Fstat(f.fd, &st)
+	if err == nil && st.Size < f.size {
 		err = f.shrunk()
 	}
 	if err != nil {

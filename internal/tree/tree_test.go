@@ -241,38 +241,105 @@ func TestHolesAreKnown(t *testing.T) {
 }
 
 func TestFilesThatGrowAreReadAsFound(t *testing.T) {
-	dir := t.TempDir()
-	f, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := writeAt(f, "0123456789", 0); err != nil {
-		t.Fatal(err)
-	}
-	for e, err := range tree.FromDir(dir) {
+	for _, hole := range []int64{0, 1 << 20} {
+		dir := t.TempDir()
+		f, err := os.Create(filepath.Join(dir, "log"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Kind != tree.File {
-			continue
-		}
-		if err := writeAt(f, strings.Repeat("more", 1000), 10); err != nil {
+		defer f.Close()
+		if err := writeAt(f, "0123456789", hole); err != nil {
 			t.Fatal(err)
 		}
-		holes := e.Content.(tree.HoleReader)
-		if start, end, err := holes.NextData(3); start != 3 || end != 10 || err != nil {
-			t.Errorf("data from %d to %d: %v", start, end, err)
+		for e, err := range tree.FromDir(dir) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Kind != tree.File {
+				continue
+			}
+			if err := writeAt(f, strings.Repeat("more", 1000), hole+10); err != nil {
+				t.Fatal(err)
+			}
+			if holes, ok := e.Content.(tree.HoleReader); ok != (hole > 0) {
+				t.Errorf("a hole of %d bytes: asked for holes: %v", hole, ok)
+			} else if ok {
+				if start, end, err := holes.NextData(hole + 3); start != hole+3 || end != hole+10 || err != nil {
+					t.Errorf("data from %d to %d: %v", start, end, err)
+				}
+			}
+			at, buffer := e.Content.(io.ReaderAt), make([]byte, 8)
+			if n, err := at.ReadAt(buffer, hole+6); string(buffer[:n]) != "6789" || err != io.EOF {
+				t.Errorf("at the end: %q, %v", buffer[:n], err)
+			}
+			if n, err := at.ReadAt(buffer, hole+2); string(buffer[:n]) != "23456789" || err != nil && err != io.EOF {
+				t.Errorf("just up to the end: %q, %v", buffer[:n], err)
+			}
+			if b, err := io.ReadAll(e.Content); string(b[hole:]) != "0123456789" || err != nil {
+				t.Errorf("all: %q, %v", b[hole:], err)
+			}
 		}
-		buffer := make([]byte, 8)
-		if n, err := holes.ReadAt(buffer, 6); string(buffer[:n]) != "6789" || err != io.EOF {
-			t.Errorf("at the end: %q, %v", buffer[:n], err)
+	}
+}
+
+// A name may stand for something else each time it is looked at: nothing outside is read, and nothing waits.
+func TestNamesThatChangeMeanwhile(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		name, other := filepath.Join(dir, "name"), filepath.Join(dir, "other")
+		for i := 0; ; i++ {
+			var err error
+			switch i % 4 {
+			case 0:
+				err = os.WriteFile(other, []byte("file"), 0o600)
+			case 1:
+				err = os.Symlink(outside, other)
+			case 2:
+				err = unix.Mkfifo(other, 0o600)
+			case 3:
+				err = os.WriteFile(other, nil, 0o600)
+			}
+			if err = errors.Join(err, os.Rename(other, name)); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
 		}
-		if n, err := holes.ReadAt(buffer, 2); string(buffer[:n]) != "23456789" || err != nil && err != io.EOF {
-			t.Errorf("just up to the end: %q, %v", buffer[:n], err)
+	}()
+	seen := map[tree.Kind]int{}
+	for range 3000 {
+		for e, err := range tree.FromDir(dir) {
+			if err != nil {
+				if !errors.Is(err, banger.ErrConflict) {
+					t.Error(err)
+				}
+				continue
+			}
+			if e.Path == "." {
+				continue
+			}
+			seen[e.Kind]++
+			if e.Content == nil {
+				continue
+			}
+			if b, err := io.ReadAll(e.Content); string(b) != "file" && err == nil {
+				t.Errorf("read %q", b)
+			}
 		}
-		if b, err := io.ReadAll(e.Content); string(b) != "0123456789" || err != nil {
-			t.Errorf("all: %q, %v", b, err)
+	}
+	close(stop)
+	<-ended
+	for _, kind := range []tree.Kind{tree.File, tree.Symlink, tree.FIFO} {
+		if seen[kind] == 0 {
+			t.Errorf("never saw kind %d: %v", kind, seen)
 		}
 	}
 }
