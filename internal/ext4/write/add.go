@@ -48,7 +48,7 @@ func newWriter(ctx context.Context, f *os.File, opts Options) (*writer, error) {
 	if err := f.Truncate(int64(l.blocks) * blockSize); err != nil {
 		return nil, err
 	}
-	w := &writer{output: output{ctx: ctx, file: f, end: l.blocks, reserved: l.reserved()}, layout: l, opts: opts, inodes: ext4.FirstInode}
+	w := &writer{output: output{ctx: ctx, file: f, end: l.blocks, reserved: l.reserved(), buf: make([]byte, 0, firstBuffer)}, layout: l, opts: opts, inodes: ext4.FirstInode}
 	w.super = ext4.Superblock{Seed: ext4.Checksum(^uint32(0), opts.UUID[:]), ROCompat: roCompat, DescSize: ext4.DescSize}
 	w.root = w.directory(nil, 0o755)
 	w.root.parent = w.root

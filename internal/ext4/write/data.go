@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	// arenaSize is how much is written at once: consecutive small files become one write.
-	arenaSize = 4 << 20
-	// readSize is the least room in the arena that is worth reading a large file into.
+	// At most so much is written at once: consecutive small files become one write. The buffer begins smaller, so that a
+	// small disk costs no large one.
+	firstBuffer, maxBuffer = 256 << 10, 4 << 20
+	// readSize is the least room in the buffer that is worth reading a large file into.
 	readSize = 256 << 10
 	// minHole is how many zero blocks in a row become a hole within a file; a file of zeros is a hole whatever its size.
 	minHole = 8
@@ -65,6 +66,9 @@ func (o *output) flush() error {
 		return nil
 	}
 	err := errors.Join(o.ctx.Err(), o.writeAt(o.buf, o.first))
+	if len(o.buf) > cap(o.buf)/2 && cap(o.buf) < maxBuffer {
+		o.buf = make([]byte, 0, 4*cap(o.buf))
+	}
 	o.buf = o.buf[:0]
 	return err
 }
@@ -86,9 +90,6 @@ func (o *output) block() (uint64, []byte, error) {
 
 // follow makes block the next one behind the buffer, which has room for it then.
 func (o *output) follow(block uint64) error {
-	if o.buf == nil {
-		o.buf = make([]byte, 0, arenaSize)
-	}
 	if o.first+uint64(len(o.buf)/blockSize) != block || len(o.buf) == cap(o.buf) {
 		if err := o.flush(); err != nil {
 			return err
@@ -135,9 +136,6 @@ func (o *output) content(n *node, e tree.Entry) error {
 // run streams the bytes [from, to) of a file; from is at a block's start. It reads behind the buffered blocks, so that
 // data is moved only where zeros or reserved blocks interrupt it.
 func (o *output) run(n *node, e tree.Entry, r io.Reader, from, to int64) error {
-	if o.buf == nil {
-		o.buf = make([]byte, 0, arenaSize)
-	}
 	for from < to {
 		if room := cap(o.buf) - len(o.buf); room < readSize && int64(room) < to-from {
 			if err := o.flush(); err != nil {

@@ -31,9 +31,8 @@ func (n *node) names() []dirent {
 	return list
 }
 
-// writeDir writes a directory: one block of names, or an index with hashes and leaves.
-func (w *writer) writeDir(n *node) error {
-	list := n.names()
+// writeDir writes a directory with these entries: one block of names, or an index with hashes and leaves.
+func (w *writer) writeDir(n *node, list []dirent) error {
 	size := ext4.DirentSize(1) + ext4.DirentSize(2)
 	for _, e := range list {
 		size += ext4.DirentSize(len(e.name))

@@ -14,13 +14,11 @@ import (
 
 // finish writes all that is not data.
 func (w *writer) finish() (Result, error) {
-	order := w.number()
-	for _, n := range order {
-		if err := w.writeTree(n); err != nil {
-			return Result{}, err
-		}
+	order, err := w.writeTree()
+	if err == nil {
+		err = w.flush()
 	}
-	if err := w.flush(); err != nil {
+	if err != nil {
 		return Result{}, err
 	}
 	last := order[len(order)-1].ino
@@ -44,31 +42,32 @@ func (w *writer) finish() (Result, error) {
 	return Result{SizeBytes: int64(w.layout.blocks) * blockSize, Inodes: w.inodes, Blocks: w.layout.blocks - free, BytesWritten: w.written}, nil
 }
 
-// number gives inodes their numbers, directory by directory, and their order by them.
-func (w *writer) number() []*node {
+// writeTree gives inodes their numbers, directory by directory, and writes what they have outside of the inode tables,
+// except for the data that is there already. It gives them in the order of their numbers.
+func (w *writer) writeTree() ([]*node, error) {
 	w.root.ino, w.lost.ino = ext4.RootInode, ext4.FirstInode
 	order := append(make([]*node, 0, w.inodes), w.root, w.lost)
 	next := uint32(ext4.FirstInode)
 	for i := 0; i < len(order); i++ {
-		for _, e := range order[i].names() {
-			if e.node.ino == 0 {
-				next++
-				e.node.ino = next
-				order = append(order, e.node)
+		n := order[i]
+		if n.isDir() {
+			names := n.names()
+			for _, e := range names {
+				if e.node.ino == 0 {
+					next++
+					e.node.ino = next
+					order = append(order, e.node)
+				}
+			}
+			if err := w.writeDir(n, names); err != nil {
+				return nil, err
 			}
 		}
-	}
-	return order
-}
-
-// writeTree writes what an inode has outside of the inode tables, except for the data that is there already.
-func (w *writer) writeTree(n *node) error {
-	if n.isDir() {
-		if err := w.writeDir(n); err != nil {
-			return err
+		if err := w.extentTree(n, w.super.InodeSeed(n.ino, 0)); err != nil {
+			return nil, err
 		}
 	}
-	return w.extentTree(n, w.super.InodeSeed(n.ino, 0))
+	return order, nil
 }
 
 // writeInodes writes the inode tables and the inodes that have no name.
