@@ -2,6 +2,7 @@ package tree
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -30,11 +31,11 @@ var tarKinds = map[byte]Kind{tar.TypeReg: File, tar.TypeGNUSparse: File, tar.Typ
 const typeVolume = 'V'
 
 // FromTar yields what a tar stream holds, in its order: PAX, GNU, their sparse files, and older formats. Paths end up inside
-// the root, whatever they say. It reads r up to the end mark.
+// the root, whatever they say. It reads r up to the end mark, and perhaps some of what follows.
 // Errors: ErrCorrupt for a damaged or truncated stream; ErrInvalid naming the entry or the limit.
 func FromTar(r io.Reader, limits Limits) Source {
 	return func(yield func(Entry, error) bool) {
-		stream := &tarStream{r: r}
+		stream := &tarStream{r: bufio.NewReaderSize(r, readAhead)}
 		stream.Reader = tar.NewReader(readFunc(stream.read))
 		used := Limits{}
 		for {
@@ -90,7 +91,10 @@ type tarStream struct {
 	zeros int   // bytes that the stream so far ends in, counted up to a block
 }
 
-const tarBlock = 512
+const (
+	tarBlock  = 512
+	readAhead = 64 << 10
+)
 
 func (s *tarStream) read(p []byte) (int, error) {
 	n, err := s.r.Read(p)

@@ -14,7 +14,7 @@ import (
 
 const (
 	// At most so much is written at once: consecutive small files become one write. The buffer begins smaller, so that a
-	// small disk costs no large one.
+	// small disk costs no large one; then there are two, and one is written while the other is filled.
 	firstBuffer, maxBuffer = 256 << 10, 4 << 20
 	// readSize is the least room in the buffer that is worth reading a large file into.
 	readSize = 256 << 10
@@ -33,8 +33,10 @@ type output struct {
 	end      uint64
 	reserved []span // what lies at next or behind it
 
-	buf   []byte // blocks from first on, not written yet
-	first uint64
+	buf     []byte // blocks from first on, not written yet
+	first   uint64
+	writing chan error // of the other buffer, when it is being written
+	spare   []byte     // the other buffer
 }
 
 func (o *output) writeAt(b []byte, block uint64) error {
@@ -61,15 +63,44 @@ func (o *output) take(n uint64) (span, error) {
 	return s, nil
 }
 
+// flush empties the buffer. A write of a large one goes on behind it, until the next flush or wait.
 func (o *output) flush() error {
 	if len(o.buf) == 0 {
 		return nil
 	}
-	err := errors.Join(o.ctx.Err(), o.writeAt(o.buf, o.first))
-	if len(o.buf) > cap(o.buf)/2 && cap(o.buf) < maxBuffer {
-		o.buf = make([]byte, 0, 4*cap(o.buf))
+	if err := errors.Join(o.ctx.Err(), o.wait()); err != nil {
+		return err
 	}
-	o.buf = o.buf[:0]
+	if len(o.buf) < maxBuffer/2 {
+		err := o.writeAt(o.buf, o.first)
+		if len(o.buf) > cap(o.buf)/2 && cap(o.buf) < maxBuffer {
+			o.buf = make([]byte, 0, 4*cap(o.buf))
+		}
+		o.buf = o.buf[:0]
+		return err
+	}
+	if o.spare == nil {
+		o.spare = make([]byte, 0, maxBuffer)
+	}
+	full, at := o.buf, o.first
+	o.buf, o.spare = o.spare[:0], full
+	o.written += int64(len(full))
+	done := make(chan error, 1)
+	o.writing = done
+	go func() {
+		_, err := o.file.WriteAt(full, int64(at)*blockSize)
+		done <- err
+	}()
+	return nil
+}
+
+// wait waits for the write that goes on, if any.
+func (o *output) wait() error {
+	if o.writing == nil {
+		return nil
+	}
+	err := <-o.writing
+	o.writing = nil
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 func (w *writer) finish() (Result, error) {
 	order, err := w.writeTree()
 	if err == nil {
-		err = w.flush()
+		err = errors.Join(w.flush(), w.wait())
 	}
 	if err != nil {
 		return Result{}, err
@@ -33,7 +33,7 @@ func (w *writer) finish() (Result, error) {
 		return Result{}, err
 	}
 	free, err := w.writeGroups(order, journal)
-	if err != nil {
+	if err = errors.Join(err, w.wait()); err != nil {
 		return Result{}, err
 	}
 	if err := w.punch(); err != nil {

@@ -78,11 +78,12 @@ func removeOwn(path string, f *os.File) error {
 	return os.Remove(path)
 }
 
-func fill(ctx context.Context, f *os.File, opts Options, src tree.Source) (Result, error) {
+func fill(ctx context.Context, f *os.File, opts Options, src tree.Source) (result Result, err error) {
 	w, err := newWriter(ctx, f, opts)
 	if err != nil {
 		return Result{}, err
 	}
+	defer func() { err = errors.Join(err, w.wait()) }()
 	for entry, err := range src {
 		if err == nil {
 			err = ctx.Err()
