@@ -2,6 +2,7 @@ package write
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -167,7 +168,7 @@ func (w *writer) make(parent *node, e tree.Entry) (*node, error) {
 		n.size = int64(e.Major)<<32 | int64(e.Minor)
 	}
 	if err != nil {
-		return nil, bad(e.Path, "%w", err)
+		return nil, fmt.Errorf("entry %q: %w", e.Path, err)
 	}
 	return n, nil
 }

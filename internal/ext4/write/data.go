@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
+	"banger"
 	"banger/internal/ext4"
 	"banger/internal/tree"
 )
@@ -147,7 +147,7 @@ func (o *output) content(n *node, e tree.Entry) error {
 			return nil
 		}
 		if err == nil && (start < off || end <= start) {
-			err = fmt.Errorf("data after %d is said to be from %d to %d", off, start, end)
+			err = banger.Invalidf("data after %d is said to be from %d to %d", off, start, end)
 		}
 		if err != nil {
 			return err
@@ -179,7 +179,7 @@ func (o *output) run(n *node, e tree.Entry, r io.Reader, from, to int64) error {
 		data := o.buf[used : used+blocks]
 		if got, err := io.ReadFull(r, data[:size]); err != nil {
 			if err == io.EOF || err == io.ErrUnexpectedEOF {
-				return fmt.Errorf("content ends after %d of %d bytes: %w", from+int64(got), e.Size, io.ErrUnexpectedEOF)
+				return banger.Invalidf("content ends after %d of %d bytes: %w", from+int64(got), e.Size, io.ErrUnexpectedEOF)
 			}
 			return err
 		}
