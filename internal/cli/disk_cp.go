@@ -21,7 +21,8 @@ func (a *app) diskCopy() *cobra.Command {
 	return &cobra.Command{
 		Use: "cp IMAGE PATH DEST", Short: "copy a file or directory out of an image",
 		Long: `When DEST is a directory, the copy goes into it. Nothing that exists is overwritten. Permissions and times are kept;
-owners, set-id bits and attributes are not. Devices, FIFOs and sockets are left out.`,
+owners, set-id bits and attributes are not. Devices, FIFOs and sockets are left out. A copy that fails or is interrupted
+leaves nothing.`,
 		Example: `  banger disk cp out.ext4 /var/log ./log
   banger disk cp out.ext4 /etc/passwd .`,
 		Args: diskArgs(2, 2, "an image, a path in it and a destination"),
@@ -88,6 +89,11 @@ func (c *diskCopier) copy(i *image, n *read.Node, from, dest string) (err error)
 	if err := os.Mkdir(dest, 0o700); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dest))
+		}
+	}()
 	if c.root, err = os.OpenRoot(dest); err != nil {
 		return err
 	}
@@ -134,13 +140,18 @@ func (c *diskCopier) entry(e tree.Entry) error {
 	return nil
 }
 
-// file copies content; its holes stay holes.
-func (c *diskCopier) file(e tree.Entry) error {
+// file copies content; its holes stay holes. After an error the file is gone.
+func (c *diskCopier) file(e tree.Entry) (err error) {
 	f, err := c.root.OpenFile(e.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.root.Remove(e.Path))
+		}
+	}()
 	if content, ok := e.Content.(tree.HoleReader); ok {
 		err = c.content(f, content)
 	}

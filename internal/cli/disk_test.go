@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -46,6 +50,68 @@ func TestDiskUsageErrors(t *testing.T) {
 		if _, err := os.Lstat(out); err == nil {
 			t.Errorf("banger %s: it left %s", tc.args, out)
 			os.Remove(out)
+		}
+	}
+}
+
+// interruptedAt is interrupted when it is asked for the nth time.
+type interruptedAt struct {
+	context.Context
+	n atomic.Int32
+}
+
+func (c *interruptedAt) Err() error {
+	if c.n.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestInterruptedCopyLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	image, dest := filepath.Join(dir, "image"), filepath.Join(dir, "dest")
+	seed := filepath.Join(dir, "seed", "sub")
+	if err := os.MkdirAll(seed, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(seed, name), bytes.Repeat([]byte(name), 100_000), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, _, stderr := run(t, "disk", "create", image, "--size", "16M", "--from-dir", filepath.Dir(seed)); status != 0 {
+		t.Fatal(stderr)
+	}
+	i, err := openImage(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	for _, path := range []string{"/sub", "/sub/a"} {
+		n, err := i.Lookup(path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, checks := 0, int32(0)
+		for ; ; checks++ {
+			ctx := &interruptedAt{Context: t.Context()}
+			ctx.n.Store(checks)
+			err := (&diskCopier{a: &app{}, ctx: ctx}).copy(i, n, path, dest)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, interrupted at %d: %v", path, checks, err)
+			}
+			if _, err := os.Lstat(dest); !errors.Is(err, os.ErrNotExist) {
+				left++
+			}
+		}
+		if left > 0 || checks < 2 {
+			t.Errorf("%s: %d of %d interrupted copies left something", path, left, checks)
+		}
+		if err := os.RemoveAll(dest); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
