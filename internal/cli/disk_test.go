@@ -101,7 +101,7 @@ func TestInterruptedCopyLeavesNothing(t *testing.T) {
 				break
 			}
 			if !errors.Is(err, context.Canceled) {
-				t.Errorf("%s, interrupted at %d: %v", path, checks, err)
+				t.Fatalf("%s, interrupted at %d: %v", path, checks, err)
 			}
 			if _, err := os.Lstat(dest); !errors.Is(err, os.ErrNotExist) {
 				left++
