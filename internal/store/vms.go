@@ -38,7 +38,7 @@ func (s *Store) Reserve(ctx context.Context, vm banger.VM, holder *proc.Handle) 
 		return putLease(ctx, tx, Lease{VM: vm.ID, Holder: *holder})
 	})
 	if isUniqueViolation(err) {
-		return &banger.Error{Kind: banger.ErrConflict, Op: "create vm", Subject: vm.Spec.Name, Err: errors.New("name taken"),
+		return &banger.Error{Kind: banger.ErrConflict, Err: errors.New("name taken"),
 			Hint: "choose another --name, or: banger vm delete " + vm.Spec.Name}
 	}
 	return err
