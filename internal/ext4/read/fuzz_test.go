@@ -123,7 +123,7 @@ func readAll(image []byte) (text []byte, err error) {
 		if err != nil {
 			return out.Bytes(), err
 		}
-		out.WriteString(e.Path + e.Link + attributes(e.Xattrs))
+		fmt.Fprint(&out, e.Path, e.Link, e.Xattrs)
 		if e.Kind != tree.File || e.Size > 16<<20 {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,45 +38,6 @@ func open(t testing.TB, image string) *read.FS {
 		t.Fatalf("open %s: %v", image, err)
 	}
 	return fsys
-}
-
-// lines describes a tree, one line an entry, without times of change. Hard links show by what they have in common.
-func lines(t testing.TB, source tree.Source) []string {
-	t.Helper()
-	var list []string
-	byPath := map[string]string{}
-	for e, err := range source {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e.Kind == tree.HardLink {
-			list = append(list, e.Path+" "+byPath[e.Link])
-			continue
-		}
-		text := fmt.Sprintf("%d %o %d:%d %d %q %d:%d %s", e.Kind, e.Mode, e.UID, e.GID, e.Size, e.Link, e.Major, e.Minor, attributes(e.Xattrs))
-		if e.Kind != tree.Symlink && e.Kind != tree.Dir {
-			text += " " + e.ModTime.UTC().Format("2006-01-02T15:04:05")
-		}
-		if e.Content != nil {
-			sum := sha256.New()
-			if n, err := io.Copy(sum, e.Content); err != nil || n != e.Size {
-				t.Fatalf("%s: %d bytes of %d, %v", e.Path, n, e.Size, err)
-			}
-			text += fmt.Sprintf(" %x", sum.Sum(nil))
-		}
-		byPath[e.Path] = text
-		list = append(list, e.Path+" "+text)
-	}
-	slices.Sort(list)
-	return list
-}
-
-func attributes(attrs map[string][]byte) string {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(attrs)) {
-		fmt.Fprintf(&b, "%s=%x,", name, attrs[name])
-	}
-	return b.String()
 }
 
 // hostTree is a directory of the host as the reader would describe it.
@@ -174,26 +134,6 @@ func hostXattrs(p string) (map[string][]byte, error) {
 	return attrs, nil
 }
 
-func diff(t *testing.T, got, want []string) {
-	t.Helper()
-	shown := 0
-	for _, line := range got {
-		if _, ok := slices.BinarySearch(want, line); !ok && shown < 5 {
-			shown++
-			t.Errorf("got  %.300s", line)
-		}
-	}
-	for _, line := range want {
-		if _, ok := slices.BinarySearch(got, line); !ok && shown < 10 {
-			shown++
-			t.Errorf("want %.300s", line)
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("%d entries, want %d", len(got), len(want))
-	}
-}
-
 // Feature sets of distributions, and corners of the format.
 var formats = []struct {
 	name string
@@ -223,16 +163,16 @@ const imageSize = 256 << 20
 func TestReadsWhatMke2fsMakes(t *testing.T) {
 	seed := t.TempDir()
 	testenv.SampleTree(t, seed)
-	want := lines(t, hostTree(seed))
+	want := testenv.TreeLines(t, hostTree(seed), false)
 	for _, f := range formats {
 		t.Run(f.name, func(t *testing.T) {
 			image := testenv.Mke2fs(t, imageSize, append(slices.Clone(f.args), "-d", seed)...)
-			diff(t, lines(t, open(t, image).Source(".")), want)
+			testenv.SameLines(t, testenv.TreeLines(t, open(t, image).Source("."), false), want)
 			// Indexed directories, which mke2fs does not make. Its status 1 says that it changed something.
 			if err := exec.Command("e2fsck", "-fyD", image).Run(); err != nil && err.Error() != "exit status 1" {
 				t.Fatal(err)
 			}
-			diff(t, lines(t, open(t, image).Source(".")), want)
+			testenv.SameLines(t, testenv.TreeLines(t, open(t, image).Source("."), false), want)
 		})
 	}
 }
@@ -246,9 +186,9 @@ func TestReadsWhatTheKernelWrites(t *testing.T) {
 			dir, unmount := testenv.Mount(t, image)
 			testenv.Run(t, "cp", "-a", "--sparse=always", seed+"/.", dir)
 			testenv.Run(t, "sh", "-c", "cd "+dir+" && rm -f sub/many/*7* && truncate -s 20M sparse && (fallocate -l 1M prealloc || :) && touch -d @1000000000 sparse prealloc")
-			want := lines(t, hostTree(dir))
+			want := testenv.TreeLines(t, hostTree(dir), false)
 			unmount()
-			diff(t, lines(t, open(t, image).Source(".")), want)
+			testenv.SameLines(t, testenv.TreeLines(t, open(t, image).Source("."), false), want)
 		})
 	}
 }
@@ -272,7 +212,7 @@ func TestRecoversInMemory(t *testing.T) {
 			script := `cd %s && mkdir -p a/b && for i in $(seq 300); do echo "$i" > a/b/$i; done && sync -f . &&
 				rm -rf a/b && mkdir c && for i in $(seq 200); do printf '\300\073\071\230%%s' $i > c/$i; done && mv c/1 a/ && ln c/2 a/two && sync -f .`
 			testenv.Run(t, "sh", "-c", fmt.Sprintf(script, dir))
-			want := lines(t, hostTree(dir))
+			want := testenv.TreeLines(t, hostTree(dir), false)
 			dirty := filepath.Join(t.TempDir(), "dirty.ext4")
 			testenv.Run(t, "cp", "--sparse=always", image, dirty)
 			unmount()
@@ -281,15 +221,15 @@ func TestRecoversInMemory(t *testing.T) {
 				t.Fatalf("needs recovery: %v, %d blocks", fsys.NeedsRecovery(), len(fsys.Logged()))
 			}
 			before := sum(t, dirty)
-			got := lines(t, fsys.Source("."))
-			diff(t, got, want)
+			got := testenv.TreeLines(t, fsys.Source("."), false)
+			testenv.SameLines(t, got, want)
 			if sum(t, dirty) != before {
 				t.Error("reading changed the image")
 			}
 			replayed := dirty + ".replayed"
 			testenv.Run(t, "cp", "--sparse=always", dirty, replayed)
 			_ = exec.Command("e2fsck", "-E", "journal_only", "-y", replayed).Run() // status 1: it was modified
-			diff(t, got, lines(t, open(t, replayed).Source(".")))
+			testenv.SameLines(t, got, testenv.TreeLines(t, open(t, replayed).Source("."), false))
 			diffBlocks(t, fsys, replayed)
 		})
 	}
