@@ -218,13 +218,15 @@ func grow(get func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
-// hostFile is a file's content of the size it had when it was found. What was added since is not part of it.
+// hostFile is the content of a file without holes, of the size it had when it was found. What was added since is not part of it.
 type hostFile struct {
 	fd   int
 	path string
 	size int64
 	at   int64 // where Read goes on
 }
+
+var _ HoleReader = (*hostFile)(nil)
 
 func (f *hostFile) Read(p []byte) (int, error) {
 	n, err := f.ReadAt(p, f.at)
@@ -255,14 +257,20 @@ func (f *hostFile) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// NextData implements HoleReader.
+func (f *hostFile) NextData(off int64) (start, end int64, err error) {
+	if off >= f.size {
+		return 0, 0, io.EOF
+	}
+	return off, f.size, nil
+}
+
 func (f *hostFile) shrunk() error {
 	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: f.path, Err: fmt.Errorf("it became shorter than %d bytes meanwhile", f.size)}
 }
 
 // sparseFile is a hostFile that may have holes.
 type sparseFile struct{ hostFile }
-
-var _ HoleReader = (*sparseFile)(nil)
 
 // NextData finds data with SEEK_DATA; where that is not known the rest of the file is data.
 func (f *sparseFile) NextData(off int64) (start, end int64, err error) {

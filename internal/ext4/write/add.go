@@ -50,6 +50,10 @@ func newWriter(ctx context.Context, f *os.File, opts Options) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{output: output{ctx: ctx, file: f, end: l.blocks, reserved: l.reserved(), buf: make([]byte, 0, firstBuffer)}, layout: l, opts: opts, inodes: ext4.FirstInode}
+	w.left = w.end
+	for _, s := range w.reserved {
+		w.left -= s.to - s.from
+	}
 	w.super = ext4.Superblock{Seed: ext4.Checksum(^uint32(0), opts.UUID[:]), ROCompat: roCompat, DescSize: ext4.DescSize}
 	w.root = w.directory(nil, 0o755)
 	w.root.parent = w.root
@@ -134,13 +138,17 @@ func (w *writer) make(parent *node, e tree.Entry) (*node, error) {
 	if w.inodes >= uint64(w.layout.groups)*uint64(w.layout.inodesPerGroup) {
 		return nil, bad(e.Path, "%w", full("inodes"))
 	}
+	kind, ok := types[e.Kind]
+	if !ok {
+		return nil, bad(e.Path, "kind %d", e.Kind)
+	}
 	w.inodes++
 	if e.Kind == tree.Dir {
 		n := w.directory(parent, 0)
 		return n, w.describe(n, e)
 	}
 	n := w.node()
-	n.mode, n.links = types[e.Kind], 1
+	n.mode, n.links = kind, 1
 	if err := w.describe(n, e); err != nil {
 		return nil, err
 	}
@@ -173,14 +181,11 @@ func (w *writer) make(parent *node, e tree.Entry) (*node, error) {
 	return n, nil
 }
 
-var types = [...]uint16{tree.File: ext4.TypeFile, tree.Symlink: ext4.TypeSymlink, tree.CharDevice: ext4.TypeChar, tree.BlockDevice: ext4.TypeBlock,
-	tree.FIFO: ext4.TypeFIFO, tree.Socket: ext4.TypeSocket}
+var types = map[tree.Kind]uint16{tree.File: ext4.TypeFile, tree.Dir: ext4.TypeDir, tree.Symlink: ext4.TypeSymlink, tree.CharDevice: ext4.TypeChar,
+	tree.BlockDevice: ext4.TypeBlock, tree.FIFO: ext4.TypeFIFO, tree.Socket: ext4.TypeSocket}
 
 // describe gives n the attributes of an entry.
 func (w *writer) describe(n *node, e tree.Entry) error {
-	if int(e.Kind) >= len(types) && e.Kind != tree.Dir {
-		return bad(e.Path, "kind %d", e.Kind)
-	}
 	if e.Kind != tree.Symlink {
 		n.mode = n.kind() | uint16(e.Mode&0o7777)
 	}

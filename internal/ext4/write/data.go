@@ -31,6 +31,7 @@ type output struct {
 
 	next     uint64 // the block to hand out
 	end      uint64
+	left     uint64 // blocks that can still be handed out
 	reserved []span // what lies at next or behind it
 
 	buf     []byte // blocks from first on, not written yet
@@ -60,6 +61,7 @@ func (o *output) take(n uint64) (span, error) {
 	}
 	s := span{o.next, min(o.next+n, limit)}
 	o.next = s.to
+	o.left -= s.to - s.from
 	return s, nil
 }
 
@@ -141,7 +143,29 @@ func (o *output) content(n *node, e tree.Entry) error {
 	if !ok {
 		return o.run(n, e, e.Content, 0, e.Size)
 	}
-	for off := int64(0); off < e.Size; {
+	if blocksOf(e.Size) > o.left {
+		var need uint64
+		err := ranges(holes, e.Size, func(start, end int64) error {
+			need += blocksOf(end - start)
+			return nil
+		})
+		if err == nil && need > o.left {
+			err = full("blocks")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ranges(holes, e.Size, func(start, end int64) error {
+		return o.run(n, e, io.NewSectionReader(holes, start, end-start), start, end)
+	})
+}
+
+func blocksOf(size int64) uint64 { return uint64(size+blockSize-1) / blockSize }
+
+// ranges gives the ranges of blocks that hold a file's data, the last one up to its size.
+func ranges(holes tree.HoleReader, size int64, give func(start, end int64) error) error {
+	for off := int64(0); off < size; {
 		start, end, err := holes.NextData(off)
 		if err == io.EOF {
 			return nil
@@ -152,11 +176,11 @@ func (o *output) content(n *node, e tree.Entry) error {
 		if err != nil {
 			return err
 		}
-		start, end = start/blockSize*blockSize, min((end+blockSize-1)/blockSize*blockSize, e.Size)
-		if start = max(start, off); start >= e.Size {
+		start, end = max(start/blockSize*blockSize, off), min((end+blockSize-1)/blockSize*blockSize, size)
+		if start >= size {
 			return nil
 		}
-		if err := o.run(n, e, io.NewSectionReader(holes, start, end-start), start, end); err != nil {
+		if err := give(start, end); err != nil {
 			return err
 		}
 		off = end

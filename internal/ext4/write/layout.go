@@ -74,8 +74,8 @@ func (opts Options) check() error {
 		return banger.Invalidf("label %q is longer than 16 bytes", opts.Label)
 	case opts.ReservedGDT > 1016:
 		return banger.Invalidf("%d reserved descriptor blocks: at most 1016", opts.ReservedGDT)
-	case opts.InodeRatio != 0 && (opts.InodeRatio < 4096 || opts.InodeRatio > 64<<20):
-		return banger.Invalidf("%d bytes per inode: from 4 KiB to 64 MiB", opts.InodeRatio)
+	case opts.InodeRatio != 0 && (opts.InodeRatio < 8192 || opts.InodeRatio > 64<<20):
+		return banger.Invalidf("%d bytes per inode: from 8 KiB to 64 MiB", opts.InodeRatio)
 	case opts.JournalBlocks > 0 && opts.JournalBlocks < minJournal || opts.JournalBlocks > maxJournal:
 		return banger.Invalidf("a journal of %d blocks: from %d to %d", opts.JournalBlocks, minJournal, maxJournal)
 	}
