@@ -1,0 +1,77 @@
+package write_test
+
+import (
+	"fmt"
+	"testing"
+
+	"banger/internal/testenv"
+	"banger/internal/tree"
+)
+
+func layer() tree.Entry             { return tree.Entry{Path: ".", Kind: tree.Layer} }
+func remove(path string) tree.Entry { return tree.Entry{Path: path, Kind: tree.Delete} }
+func opaque(path string) tree.Entry { return tree.Entry{Path: path, Kind: tree.Opaque} }
+
+func TestLaterEntriesReplace(t *testing.T) {
+	with := func(e tree.Entry, mode uint32) tree.Entry {
+		e.Mode = mode
+		return e
+	}
+	attributed := func(e tree.Entry, value string) tree.Entry {
+		e.Xattrs = map[string][]byte{"user.x": []byte(value)}
+		return e
+	}
+	for _, tc := range []struct {
+		name       string
+		have, want []tree.Entry
+	}{
+		{"file", []tree.Entry{file("f", "old"), file("f", "new")}, []tree.Entry{file("f", "new")}},
+		{"file by a directory", []tree.Entry{file("f", pattern(9000)), dir("f"), file("f/g", "x")}, []tree.Entry{dir("f"), file("f/g", "x")}},
+		{"directory by a file", []tree.Entry{file("d/a", pattern(9000)), file("d/b/c", "x"), file("d", "now a file")}, []tree.Entry{file("d", "now a file")}},
+		{"a directory that is told again keeps what it has", []tree.Entry{file("d/a", "x"), with(dir("d"), 0o700)}, []tree.Entry{with(dir("d"), 0o700), file("d/a", "x")}},
+		{"attributes", []tree.Entry{attributed(dir("d"), pattern(700)), attributed(dir("d"), "small")}, []tree.Entry{attributed(dir("d"), "small")}},
+		{"one of two links", []tree.Entry{file("a", "old"), link("b", "a"), file("a", "new")}, []tree.Entry{file("a", "new"), file("b", "old")}},
+		{"a link by itself", []tree.Entry{file("a", "x"), link("b", "a"), link("b", "a")}, []tree.Entry{file("a", "x"), link("b", "a")}},
+		{"deleted file", []tree.Entry{file("a", pattern(9000)), remove("a")}, nil},
+		{"deleted tree", []tree.Entry{file("a/b/c", "x"), file("a/d", pattern(9000)), remove("a/b")}, []tree.Entry{dir("a"), file("a/d", pattern(9000))}},
+		{"deleted and made again", []tree.Entry{file("a/b", "old"), remove("a"), file("a/c", "new")}, []tree.Entry{dir("a"), file("a/c", "new")}},
+		{"what is not there is deleted", []tree.Entry{remove("a"), remove("b/c"), file("f", "x"), remove("f/g")}, []tree.Entry{file("f", "x")}},
+		{"lost+found stays", []tree.Entry{remove("lost+found"), layer(), opaque(".")}, nil},
+		{"a deleted link leaves the other", []tree.Entry{file("a", "x"), link("b", "a"), remove("a")}, []tree.Entry{file("b", "x")}},
+		{"opaque hides earlier layers", []tree.Entry{file("d/old", "x"), layer(), file("d/new", "y"), opaque("d"), file("d/later", "z")},
+			[]tree.Entry{dir("d"), file("d/new", "y"), file("d/later", "z")}},
+		{"opaque hides below", []tree.Entry{file("d/a/old", "x"), file("d/b/old", "x"), layer(), file("d/a/new", "y"), opaque("d")}, []tree.Entry{dir("d"), dir("d/a"), file("d/a/new", "y")}},
+		{"opaque where nothing is", []tree.Entry{opaque("none/at/all"), file("f", "x"), opaque("f")}, []tree.Entry{file("f", "x")}},
+		{"a parent that is a symlink", []tree.Entry{dir("usr/bin"), symlink("bin", "usr/bin"), layer(), file("bin/sh", "x")},
+			[]tree.Entry{dir("usr"), dir("usr/bin"), file("usr/bin/sh", "x"), symlink("bin", "usr/bin")}},
+		{"symlinks stay inside", []tree.Entry{dir("etc"), symlink("a/up", "../../../../etc"), symlink("root", "/"), file("a/up/passwd", "x"), file("root/root/etc/hosts", "y")},
+			[]tree.Entry{dir("etc"), dir("a"), symlink("a/up", "../../../../etc"), symlink("root", "/"), file("etc/passwd", "x"), file("etc/hosts", "y")}},
+		{"a symlink is deleted, not what it leads to", []tree.Entry{file("d/f", "x"), symlink("l", "d"), remove("l")}, []tree.Entry{dir("d"), file("d/f", "x")}},
+		{"below a symlink", []tree.Entry{file("d/f", "x"), file("d/g", "y"), symlink("l", "d"), layer(), remove("l/f")}, []tree.Entry{dir("d"), file("d/g", "y"), symlink("l", "d")}},
+		{"a link through a symlink", []tree.Entry{file("d/f", "x"), symlink("l", "d"), link("g", "l/f")}, []tree.Entry{dir("d"), file("d/f", "x"), symlink("l", "d"), link("g", "d/f")}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			image, _ := create(t, options(16<<20), tree.Of(tc.have...))
+			testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(append([]tree.Entry{root()}, tc.want...)...)), true))
+		})
+	}
+}
+
+// What was replaced is free again, in the image and on the host.
+func TestReplacedBlocksAreFree(t *testing.T) {
+	large := pattern(1 << 20)
+	_, once := create(t, options(256<<20), tree.Of(file("f", large)))
+	var list []tree.Entry
+	for i := range 100 {
+		e := file("f", large)
+		e.Xattrs = map[string][]byte{"user.long": []byte(pattern(1000))}
+		list = append(list, layer(), file(fmt.Sprint("other", i%2), large), e)
+	}
+	image, often := create(t, options(256<<20), tree.Of(append(list, remove("other0"), remove("other1"), file("f", large))...))
+	if often.Blocks != once.Blocks || often.Inodes != once.Inodes {
+		t.Errorf("%d blocks and %d inodes, made at once %d and %d", often.Blocks, often.Inodes, once.Blocks, once.Inodes)
+	}
+	if got := allocated(t, image); got > 4<<20 {
+		t.Errorf("it takes %d bytes of the host", got)
+	}
+}
