@@ -41,6 +41,8 @@ func TestLaterEntriesReplace(t *testing.T) {
 		{"opaque hides earlier layers", []tree.Entry{file("d/old", "x"), layer(), file("d/new", "y"), opaque("d"), file("d/later", "z")},
 			[]tree.Entry{dir("d"), file("d/new", "y"), file("d/later", "z")}},
 		{"opaque hides below", []tree.Entry{file("d/a/old", "x"), file("d/b/old", "x"), layer(), file("d/a/new", "y"), opaque("d")}, []tree.Entry{dir("d"), dir("d/a"), file("d/a/new", "y")}},
+		{"a directory that is told again is of that layer", []tree.Entry{dir("d"), dir("d/e"), dir("d/f"), layer(), dir("d/e"), opaque("d")}, []tree.Entry{dir("d"), dir("d/e")}},
+		{"a linked file is of that layer", []tree.Entry{dir("d"), file("d/f", "x"), layer(), link("d/g", "d/f"), opaque("d")}, []tree.Entry{dir("d"), file("d/f", "x"), link("d/g", "d/f")}},
 		{"opaque where nothing is", []tree.Entry{opaque("none/at/all"), file("f", "x"), opaque("f")}, []tree.Entry{file("f", "x")}},
 		{"a parent that is a symlink", []tree.Entry{dir("usr/bin"), symlink("bin", "usr/bin"), layer(), file("bin/sh", "x")},
 			[]tree.Entry{dir("usr"), dir("usr/bin"), file("usr/bin/sh", "x"), symlink("bin", "usr/bin")}},
