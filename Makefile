@@ -52,11 +52,11 @@ test:
 
 smoke:
 	@scripts/setup test
-	BANGER_TIER=smoke go run ./scripts/testsum -guests ./test/smoke/...
+	BANGER_TIER=smoke go run ./scripts/testsum -guests ./internal/ext4/write ./test/smoke/...
 
 soak:
 	@scripts/setup test
-	BANGER_TIER=soak go run ./scripts/testsum -guests ./test/soak/...
+	BANGER_TIER=soak go run ./scripts/testsum -guests ./internal/ext4/write ./test/soak/...
 
 check:
 	@go run ./scripts/testsum -race

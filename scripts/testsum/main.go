@@ -132,7 +132,7 @@ func (r *report) fuzz(each, budget time.Duration) error {
 	each = min(each, budget/time.Duration(len(targets)))
 	for _, t := range targets {
 		r.check("fuzz "+strings.TrimPrefix(t.pkg, "banger/")+" "+t.name, func() (string, error) {
-			return command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.Round(time.Second/10).String(), t.pkg)
+			return command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.Round(time.Second/10).String(), "-fuzzminimizetime", "10x", t.pkg)
 		})
 	}
 	return nil
