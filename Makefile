@@ -51,18 +51,18 @@ test:
 	BANGER_TIER=test go run ./scripts/testsum
 
 smoke:
-	@scripts/setup test
+	@scripts/setup smoke
 	BANGER_TIER=smoke go run ./scripts/testsum -guests ./internal/ext4/write ./test/smoke/...
 
 soak:
-	@scripts/setup test
+	@scripts/setup smoke
 	BANGER_TIER=soak go run ./scripts/testsum -guests ./internal/ext4/write ./test/soak/...
 
 check:
 	@go run ./scripts/testsum -race
 
 bench:
-	@scripts/setup test
+	@scripts/setup smoke
 	go test -run '^$$' -bench . ./bench/...
 
 clean:
