@@ -29,7 +29,7 @@ help:
 	echo 'make build                  build/bin/{banger,bangerd,banger-machine,banger-guest}'
 	echo 'make check                  format, vet, tests with the race detector, no guests'
 	echo 'make smoke                  more and longer tests with real guests'
-	echo 'make soak                   hours of them'
+	echo 'make soak                   thousands of random trees, and hours of fuzzing'
 	echo 'make bench                  the benchmarks behind docs/promises.md'
 
 run:
@@ -56,7 +56,7 @@ smoke:
 
 soak:
 	@scripts/setup smoke
-	BANGER_TIER=soak go run ./scripts/testsum -guests ./internal/ext4/write ./test/soak/...
+	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h ./internal/ext4/write ./test/smoke/...
 
 check:
 	@go run ./scripts/testsum -race

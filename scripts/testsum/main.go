@@ -32,11 +32,17 @@ var errFailed = errors.New("failed")
 func main() {
 	var o options
 	flag.BoolVar(&o.race, "race", false, "with the race detector, without guests")
-	flag.BoolVar(&o.only, "guests", false, "only the packages named as arguments, one after the other")
-	flag.DurationVar(&o.fuzz, "fuzz", 10*time.Second, "time for each fuzz target")
+	flag.BoolVar(&o.only, "guests", false, "only the packages named as arguments, one after the other, and what -fuzz says")
+	flag.DurationVar(&o.fuzz, "fuzz", -1, "time for each fuzz target (10s; with -guests none)")
 	flag.DurationVar(&o.budget, "fuzz-budget", 4*time.Minute, "time for all fuzz targets together")
 	flag.StringVar(&o.summary, "summary", "build/test-summary", "file for the last line")
 	flag.Parse()
+	if o.fuzz < 0 {
+		o.fuzz = 10 * time.Second
+		if o.only {
+			o.fuzz = 0
+		}
+	}
 	err := run(o, flag.Args(), os.Stdout)
 	if err != nil && !errors.Is(err, errFailed) {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
@@ -51,6 +57,9 @@ func run(o options, packages []string, out io.Writer) error {
 	r := newReport(out)
 	if o.only {
 		if err := r.test(append([]string{"-p", "1", "-timeout", "0"}, packages...)...); err != nil {
+			return err
+		}
+		if err := r.fuzz(o.fuzz, o.budget); err != nil {
 			return err
 		}
 		return r.finish(o.summary, start)
@@ -125,6 +134,9 @@ func (r *report) test(args ...string) error {
 
 // fuzz runs every fuzz target for a while, less long when budget would not do for all.
 func (r *report) fuzz(each, budget time.Duration) error {
+	if each == 0 {
+		return nil
+	}
 	targets, err := fuzzTargets()
 	if err != nil || len(targets) == 0 {
 		return err
