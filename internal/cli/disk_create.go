@@ -141,15 +141,15 @@ func (a *app) diskSource(ctx context.Context, f diskCreateFlags) (src tree.Sourc
 		}
 		src = tree.FromDir(f.fromDir)
 	case f.fromTar != "":
-		r := interruptible(ctx, a.In)
-		if f.fromTar != "-" {
-			file, err := os.Open(f.fromTar)
-			if err != nil {
-				return nil, nil, hostError("--from-tar", f.fromTar, err)
-			}
-			r, done = file, func() { file.Close() }
+		if f.fromTar == "-" {
+			src = tree.FromTar(interruptible(ctx, a.In), tarLimits)
+			break
 		}
-		src = tree.FromTar(r, tarLimits)
+		file, err := os.Open(f.fromTar)
+		if err != nil {
+			return nil, nil, hostError("--from-tar", f.fromTar, err)
+		}
+		src, done = tree.FromTar(file, tarLimits), func() { file.Close() }
 	}
 	if f.owner.given {
 		src = tree.WithOwner(src, f.owner.uid, f.owner.gid)
