@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -510,4 +511,29 @@ func FuzzFrames(f *testing.F) {
 			t.Errorf("%x became %x and %x", stream, whole, pieces)
 		}
 	})
+}
+
+// writes keeps each write apart.
+type writes [][]byte
+
+func (w *writes) Write(p []byte) (int, error) {
+	*w = append(*w, bytes.Clone(p))
+	return len(p), nil
+}
+
+func TestHeadersGoWithTheirBodies(t *testing.T) {
+	data := []byte{0, yamuxData, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5}
+	empty := []byte{0, yamuxData, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0}
+	update := []byte{0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9}
+	var got writes
+	w := &frameWriter{w: &got}
+	for _, p := range [][]byte{update, data, []byte("hello"), empty, data, []byte("again"), update} {
+		if n, err := w.Write(p); n != len(p) || err != nil {
+			t.Fatalf("%d of %d, %v", n, len(p), err)
+		}
+	}
+	want := writes{update, append(bytes.Clone(data), "hello"...), empty, append(bytes.Clone(data), "again"...), update}
+	if !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

@@ -57,3 +57,24 @@ func (f *frameReader) next() error {
 	}
 	return nil
 }
+
+// frameWriter writes the header of a frame together with its body: a write to a guest's port costs an exit of its processor,
+// and a read at the other end.
+type frameWriter struct {
+	w       io.Writer
+	pending []byte // a header whose body comes with the next write
+}
+
+func (f *frameWriter) Write(p []byte) (int, error) {
+	if len(f.pending) > 0 {
+		f.pending = append(f.pending, p...)
+		n, err := f.w.Write(f.pending)
+		f.pending = f.pending[:0]
+		return max(n-yamuxHeader, 0), err
+	}
+	if len(p) == yamuxHeader && p[offFrameType] == yamuxData && binary.BigEndian.Uint32(p[offFrameLength:]) > 0 {
+		f.pending = append(f.pending, p...)
+		return len(p), nil
+	}
+	return f.w.Write(p)
+}

@@ -61,7 +61,7 @@ func newSession(r io.Reader, rwc io.ReadWriteCloser, host bool) (*Session, error
 		io.Reader
 		io.Writer
 		io.Closer
-	}{&frameReader{r: r}, rwc, rwc}
+	}{&frameReader{r: r}, &frameWriter{w: rwc}, rwc}
 	open := yamux.Server
 	if host {
 		open = yamux.Client
