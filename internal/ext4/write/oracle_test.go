@@ -1,7 +1,12 @@
 package write_test
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"io"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"banger/internal/ext4/check"
@@ -78,4 +83,39 @@ func TestJudgesFindDamage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A directory of the host becomes the same tree as with mke2fs -d, and debugfs reads what we wrote.
+func TestAgreesWithMke2fs(t *testing.T) {
+	seed := t.TempDir()
+	testenv.SampleTree(t, seed)
+	image, _ := create(t, options(512<<20), tree.FromDir(seed))
+	lines := func(image string) []string {
+		return testenv.TreeLines(t, withoutLost(openFS(t, image).Source(".")), false)
+	}
+	testenv.SameLines(t, lines(image), lines(testenv.Mke2fs(t, 512<<20, "-t", "ext4", "-b", "4096", "-d", seed)))
+
+	dump := t.TempDir()
+	testenv.Run(t, "debugfs", "-R", "rdump / "+dump, image)
+	files := func(dir string) []string {
+		var list []string
+		for e, err := range tree.FromDir(dir) {
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case e.Kind == tree.Symlink:
+				list = append(list, e.Path+" -> "+e.Link)
+			case e.Kind == tree.File && e.Size > 0:
+				sum := sha256.New()
+				if _, err := io.Copy(sum, e.Content); err != nil {
+					t.Fatal(err)
+				}
+				list = append(list, fmt.Sprintf("%s %o %d:%d %d %x", e.Path, e.Mode, e.UID, e.GID, e.Size, sum.Sum(nil)))
+			}
+		}
+		slices.Sort(list)
+		return list
+	}
+	linked := func(line string) bool { return strings.HasPrefix(line, "hard ") || strings.HasPrefix(line, "sub/file ") } // debugfs makes two files of it
+	testenv.SameLines(t, slices.DeleteFunc(files(dump), linked), slices.DeleteFunc(files(seed), linked))
 }
