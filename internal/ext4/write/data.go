@@ -76,7 +76,7 @@ func (o *output) flush() error {
 	if len(o.buf) < maxBuffer/2 {
 		err := o.writeAt(o.buf, o.first)
 		if len(o.buf) > cap(o.buf)/2 && cap(o.buf) < maxBuffer {
-			o.buf = make([]byte, 0, 4*cap(o.buf))
+			o.buf = make([]byte, 0, min(4*cap(o.buf), maxBuffer))
 		}
 		o.buf = o.buf[:0]
 		return err
