@@ -2,6 +2,8 @@ package write_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"banger/internal/testenv"
@@ -13,13 +15,26 @@ import (
 func TestDataGoesAroundMetadata(t *testing.T) {
 	opts := options(200 << 20)
 	opts.Fit = true
-	small, large := pattern(1100<<10), pattern(130<<20)
-	entries := func() tree.Source { return tree.Of(root(), file("small", small), file("large", large)) }
-	want := testenv.TreeLines(t, dated(entries()), true)
-	for opts.JournalBlocks = 1024; opts.JournalBlocks < 1024+6*256; opts.JournalBlocks += 256 {
-		t.Run(fmt.Sprint(opts.JournalBlocks), func(t *testing.T) {
-			image, _ := create(t, opts, entries())
-			testenv.SameLines(t, content(t, image), want)
-		})
+	small, text := pattern(1100<<10), pattern(130<<20)
+	for name, large := range map[string]string{"solid": text, "with holes": text[:110<<20] + riddled(20<<20)} {
+		entries := func() tree.Source { return tree.Of(root(), file("small", small), file("large", large)) }
+		want := testenv.TreeLines(t, dated(entries()), true)
+		for opts.JournalBlocks = 1024; opts.JournalBlocks < 1024+6*256; opts.JournalBlocks += 256 {
+			t.Run(fmt.Sprint(name, opts.JournalBlocks), func(t *testing.T) {
+				image, _ := create(t, opts, entries())
+				testenv.SameLines(t, content(t, image), want)
+			})
+		}
 	}
+}
+
+// riddled gives content of runs of data and of zeros, few and many blocks long.
+func riddled(size int) string {
+	r := rand.New(rand.NewPCG(1, 2))
+	var b strings.Builder
+	for b.Len() < size {
+		b.WriteString(pattern(1 + r.IntN(4096<<r.IntN(9))))
+		b.WriteString(strings.Repeat("\x00", r.IntN(4096<<r.IntN(8))))
+	}
+	return b.String()[:size]
 }

@@ -116,6 +116,8 @@ func TestAgreesWithMke2fs(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	linked := func(line string) bool { return strings.HasPrefix(line, "hard ") || strings.HasPrefix(line, "sub/file ") } // debugfs makes two files of it
+	linked := func(line string) bool { // debugfs makes two files of it
+		return strings.HasPrefix(line, "hard ") || strings.HasPrefix(line, "sub/file ")
+	}
 	testenv.SameLines(t, slices.DeleteFunc(files(dump), linked), slices.DeleteFunc(files(seed), linked))
 }
