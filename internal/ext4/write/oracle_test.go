@@ -42,7 +42,7 @@ func TestJudgesFindDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, at := range map[string]int64{"block bitmap": int64(group.BlockBitmap())*4096 + 100, "inode bitmap": int64(group.InodeBitmap())*4096 + 1,
-		"inode": int64(block)*4096 + int64(off) + 24, "superblock": 1024 + 12, "descriptor": 4096 + 14} {
+		"inode": int64(block)*4096 + int64(off) + 24, "superblock": 1024 + 12, "descriptor": 4096 + 14, "directory entry": firstEntry(t, image, "a") + 8} {
 		t.Run(name, func(t *testing.T) {
 			f, err := os.OpenFile(image, os.O_RDWR, 0)
 			if err != nil {
