@@ -1,6 +1,11 @@
 package banger
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+)
 
 // Image is one immutable base: images/<Key>/ in the state directory.
 type Image struct {
@@ -11,6 +16,30 @@ type Image struct {
 	Description string    `json:"description,omitempty"`
 	Source      string    `json:"source"` // where it came from: "packages debian:bookworm"
 	CreatedAt   time.Time `json:"created_at"`
+
+	Config *ImageConfig `json:"config,omitempty"` // of an OCI image
+}
+
+// ImageConfig is what an OCI image says about how to run it
+// (https://github.com/opencontainers/image-spec/blob/main/config.md).
+type ImageConfig struct {
+	Env          []string `json:"env,omitempty"` // NAME=value
+	WorkingDir   string   `json:"working_dir,omitempty"`
+	User         string   `json:"user,omitempty"`
+	Entrypoint   []string `json:"entrypoint,omitempty"`
+	Cmd          []string `json:"cmd,omitempty"`
+	ExposedPorts []string `json:"exposed_ports,omitempty"` // "80/tcp"
+}
+
+var imageNamePattern = regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*$`)
+
+// ValidateImageName checks the naming rule of images that users name. Errors: ErrInvalid.
+func ValidateImageName(name string) error {
+	if len(name) > 63 || !imageNamePattern.MatchString(name) {
+		return &Error{Kind: ErrInvalid, Op: "image name", Subject: fmt.Sprintf("%.100q", name),
+			Err: errors.New("a name has 1 to 63 characters of a-z, 0-9, '.', '_' and '-', and begins and ends with a letter or digit")}
+	}
+	return nil
 }
 
 // BootKind says who is process 1 of the guest.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"banger"
 	"banger/internal/ext4/write"
@@ -124,7 +125,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	count := &counter{r: io.TeeReader(reader, sum), report: func(n int64) {
 		progress.Report(banger.Progress{Stage: "image", Text: "building image " + def.Name, Detail: "writing the root file system", Bytes: n})
 	}}
-	writeErr := writeTree(work, def, count, staging)
+	writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, limits)), staging)
 	if writeErr == nil {
 		_, writeErr = io.Copy(io.Discard, count) // the tar's padding is part of the key, and mmdebstrap must not meet a closed pipe
 	}
@@ -160,19 +161,18 @@ func hint() string {
 	return "the package mirror may be out of reach: look at the network, or set BANGER_MIRROR to the URL of another"
 }
 
-// writeTree makes rootfs and seed, durably.
-func writeTree(ctx context.Context, def definition, tar io.Reader, staging statedir.ImageDir) error {
-	id := sha256.Sum256([]byte("banger image " + def.Name)) // the same for equal images
-	opts := write.Options{SizeBytes: maxRootfs, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]), Label: "banger-base", Time: def.Time,
+// writeTree makes rootfs and seed, durably. Equal trees of one name give equal bytes.
+func writeTree(ctx context.Context, name string, at time.Time, src tree.Source, staging statedir.ImageDir) error {
+	id := sha256.Sum256([]byte("banger image " + name))
+	opts := write.Options{SizeBytes: maxRootfs, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]), Label: "banger-base", Time: at,
 		Fit: true, JournalBlocks: -1, Sync: true}
-	seed := &seed{}
-	if _, err := write.CreateFile(ctx, staging.Rootfs(), opts, seed.collect(clean(tree.FromTar(tar, limits)))); err != nil {
+	if _, err := write.CreateFile(ctx, staging.Rootfs(), opts, src); err != nil {
 		return fmt.Errorf("write the root file system: %w", err)
 	}
 	if err := os.Chmod(staging.Rootfs(), 0o444); err != nil {
 		return err
 	}
-	return seed.write(staging.Seed())
+	return writeSeed(staging.Rootfs(), staging.Seed())
 }
 
 // clean leaves out what tells of the host that the image was made on and what the guest makes itself.

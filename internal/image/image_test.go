@@ -206,7 +206,7 @@ func checkSeed(t *testing.T, path string) {
 		got = append(got, fmt.Sprintf("%c %o %s>%s %d:%d %q", h.Typeflag, h.Mode, h.Name, h.Linkname, h.Uid, h.Gid, content))
 	}
 	want := []string{
-		`0 640 .bashrc> 0:0 "alias ll='ls -l'\n"`, `1 640 again>.bashrc 0:0 ""`, `5 750 bin/> 0:0 ""`, `2 777 bin/sh>/bin/sh 0:0 ""`,
+		`0 640 .bashrc> 0:0 "alias ll='ls -l'\n"`, `1 0 again>.bashrc 0:0 ""`, `5 750 bin/> 0:0 ""`, `2 777 bin/sh>/bin/sh 0:0 ""`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("seed: %s", diff)
@@ -425,7 +425,7 @@ func TestSeedIsBounded(t *testing.T) {
 	big := func(yield func(tree.Entry, error) bool) {
 		yield(tree.Entry{Path: "root/big", Kind: tree.File, Size: maxSeed + 1, Content: strings.NewReader("")}, nil)
 	}
-	for _, err := range (&seed{}).collect(big) {
+	for _, err := range seedOf(big) {
 		if !errors.Is(err, banger.ErrInvalid) {
 			t.Errorf("collect = %v, want invalid", err)
 		}
