@@ -2,9 +2,9 @@ package write
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
+	"banger"
 	"banger/internal/ext4"
 )
 
@@ -89,7 +89,7 @@ func (d *dirWriter) indexed(list []dirent) error {
 		nodes = (len(leaves) + nodeLimit - 1) / nodeLimit
 	}
 	if nodes > rootLimit {
-		return fmt.Errorf("a directory of %d entries: there are two levels of index", len(list))
+		return banger.Invalidf("a directory of %d entries: there are two levels of index", len(list))
 	}
 	if err := d.index(leaves, nodes); err != nil {
 		return err
