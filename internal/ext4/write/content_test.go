@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"banger/internal/ext4"
 	"banger/internal/ext4/read"
 	"banger/internal/ext4/write"
 	"banger/internal/testenv"
@@ -170,18 +172,66 @@ func blocksOf(t *testing.T, n *read.Node) (blocks int64) {
 
 // Trees of several depths: the inode holds 4 extents, a block 340.
 func TestExtentTrees(t *testing.T) {
-	for _, n := range []int{4, 5, 340, 341, 1360, 1361, 4000} {
+	for _, tc := range []struct{ extents, depth int }{{1, 0}, {4, 0}, {5, 1}, {340, 1}, {341, 1}, {1360, 1}, {1361, 2}, {4000, 2}} {
 		var offsets []int64
-		for i := range n {
+		for i := range tc.extents {
 			offsets = append(offsets, int64(i)*8192)
 		}
 		entry := func() tree.Entry {
-			p := newPieces(int64(n)*8192, 4096, offsets...)
+			p := newPieces(int64(tc.extents)*8192, 4096, offsets...)
 			return tree.Entry{Path: "file", Kind: tree.File, Mode: 0o600, Size: p.size, Content: p}
 		}
 		image, _ := create(t, options(256<<20), tree.Of(entry()))
 		testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(root(), entry())), true))
+		n, err := openFS(t, image).Lookup("file", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if node, err := ext4.DecodeExtents(n.Raw().Block()); err != nil || node.Depth != tc.depth {
+			t.Errorf("%d extents: depth %d, %v, want %d", tc.extents, node.Depth, err, tc.depth)
+		}
 	}
+}
+
+// An extent maps 32,768 blocks at most: a run of more is several.
+func TestLongRuns(t *testing.T) {
+	opts, text := options(1<<30), pattern(300<<20)
+	entry := func() tree.Entry { return file("file", text) }
+	image, _ := create(t, opts, tree.Of(entry()))
+	testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(root(), entry())), true))
+	n, err := openFS(t, image).Lookup("file", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := ext4.DecodeExtents(n.Raw().Block())
+	if err != nil || node.Depth != 0 {
+		t.Fatalf("depth %d, %v", node.Depth, err)
+	}
+	split := false
+	for i := range node.Entries - 1 {
+		e, next := node.Extent(i), node.Extent(i+1)
+		split = split || e.Len == 32768 && e.Physical+32768 == next.Physical
+	}
+	if !split {
+		t.Error("no run is longer than an extent")
+	}
+}
+
+// Names on the way that together are longer than any path the kernel takes at once.
+func TestPathsLongerThanPathMax(t *testing.T) {
+	var list []tree.Entry
+	path := ""
+	for range 20 {
+		path += strings.Repeat("p", 255)
+		list = append(list, dir(path))
+		path += "/"
+	}
+	list = append(list, file(path+"end", "deep"), link("near", path+"end"), symlink(path+"link", "/near"))
+	image, _ := create(t, options(16<<20), tree.Of(list[len(list)-3], list[len(list)-2], list[len(list)-1]))
+	list[len(list)-3].Content = strings.NewReader("deep")
+	want := testenv.TreeLines(t, dated(tree.Of(append([]tree.Entry{root()}, list...)...)), true)
+	testenv.SameLines(t, content(t, image), want)
+	testenv.SameLines(t, mounted(t, image), want)
 }
 
 func TestTimesOutsideAreTheNearest(t *testing.T) {
@@ -194,20 +244,13 @@ func TestTimesOutsideAreTheNearest(t *testing.T) {
 }
 
 func TestSameInputSameBytes(t *testing.T) {
-	for _, fit := range []bool{false, true} {
-		opts := options(1 << 30)
-		opts.Fit = fit
-		var images [2][]byte
-		for i := range images {
-			image, _ := create(t, opts, tree.Of(everything()...))
-			f, size := open(t, image)
-			images[i] = make([]byte, min(size, 200<<20))
-			if _, err := f.ReadAt(images[i], 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !bytes.Equal(images[0], images[1]) {
-			t.Errorf("two images of the same tree differ (fit: %v)", fit)
+	for _, change := range []func(*write.Options){func(*write.Options) {}, func(o *write.Options) { o.Fit = true }, func(o *write.Options) { o.ReservedGDT = 128 }} {
+		opts := options(300 << 20)
+		change(&opts)
+		first, _ := create(t, opts, tree.Of(everything()...))
+		second, _ := create(t, opts, tree.Of(everything()...))
+		if out, err := exec.Command(testenv.RequireTool(t, "cmp"), first, second).CombinedOutput(); err != nil {
+			t.Errorf("two images of the same tree with %+v: %v\n%s", opts, err, out)
 		}
 	}
 }

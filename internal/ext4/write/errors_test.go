@@ -71,7 +71,8 @@ func TestBadEntries(t *testing.T) {
 		{"device minor", []tree.Entry{{Path: "d", Kind: tree.BlockDevice, Minor: 1 << 20}}, "1048576"},
 		{"no kind", []tree.Entry{{Path: "d"}}, "kind"},
 		{"unknown kind", []tree.Entry{{Path: "d", Kind: 200}}, "kind 200"},
-		{"content ends early", []tree.Entry{{Path: "short", Kind: tree.File, Size: 10, Content: strings.NewReader("123")}}, "3 of 10"},
+		{"content ends early", []tree.Entry{{Path: "short", Kind: tree.File, Size: 10, Content: strings.NewReader("123")}}, `entry "short": content ends after 3 of 10`},
+		{"content of holes ends early", []tree.Entry{{Path: "short", Kind: tree.File, Size: 20_000, Content: &cutOff{newPieces(20_000, 20_000, 0), 9000}}}, `entry "short": content ends after 9000 of 20000`},
 		{"negative size", []tree.Entry{{Path: "f", Kind: tree.File, Size: -1}}, "-1"},
 		{"larger than files can be", []tree.Entry{{Path: "f", Kind: tree.File, Size: 16 << 40, Content: unread}}, "size"},
 		{"more data than there is room, known before", []tree.Entry{{Path: "f", Kind: tree.File, Size: 100 << 20, Content: unread}}, "blocks"},
@@ -112,6 +113,16 @@ func (u *untouched) ReadAt([]byte, int64) (int, error) {
 	return 0, io.EOF
 }
 
+// cutOff ends where it said that data is, as a file does that shrinks meanwhile.
+type cutOff struct {
+	*pieces
+	at int64
+}
+
+func (c *cutOff) ReadAt(b []byte, off int64) (int, error) {
+	return io.NewSectionReader(c.pieces, 0, c.at).ReadAt(b, off)
+}
+
 // lying says that its data begins before where it was asked from.
 type lying struct{ *pieces }
 
@@ -120,6 +131,34 @@ func (l *lying) NextData(off int64) (start, end int64, err error) {
 		return off - 1, off, nil
 	}
 	return 0, 4096, nil
+}
+
+// A file that grows while it is read is as large as it was said to be.
+func TestContentBeyondItsSizeIsLeft(t *testing.T) {
+	rest := strings.NewReader("1234567890")
+	image, _ := create(t, options(16<<20), tree.Of(tree.Entry{Path: "plain", Kind: tree.File, Size: 4, Content: rest},
+		tree.Entry{Path: "with holes", Kind: tree.File, Size: 5000, Content: newPieces(1<<20, 1<<20, 0)}))
+	if rest.Len() != 6 {
+		t.Errorf("%d bytes are left of the content", rest.Len())
+	}
+	fsys := openFS(t, image)
+	for path, size := range map[string]int64{"plain": 4, "with holes": 5000} {
+		if n, err := fsys.Lookup(path, false); err != nil || n.Size() != size {
+			t.Errorf("%s: %v, %v", path, n, err)
+		}
+	}
+}
+
+func TestNoRoomSaysWhatHelps(t *testing.T) {
+	for _, tc := range []struct {
+		entries []tree.Entry
+		say     string
+	}{{[]tree.Entry{file("big/file", pattern(20<<20))}, `entry "big/file"`}, {[]tree.Entry{attributed("user.x", 1), file("f", pattern(16<<20))}, `entry "f"`}, {tooMany(), `entry "f1`}} {
+		_, err := write.CreateFile(t.Context(), filepath.Join(t.TempDir(), "image"), options(16<<20), tree.Of(tc.entries...))
+		if hint := banger.HintOf(err); hint != "choose a larger size" || !strings.Contains(err.Error(), tc.say) {
+			t.Errorf("%v, hint %q", err, hint)
+		}
+	}
 }
 
 func TestErrorsOfTheSource(t *testing.T) {
