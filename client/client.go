@@ -116,6 +116,25 @@ func (c *Client) Images(ctx context.Context) ([]banger.Image, error) {
 	return get[[]banger.Image](ctx, c, api.RouteImageList, "")
 }
 
+// ShowImage gives one image by name or the beginning of its key.
+func (c *Client) ShowImage(ctx context.Context, ref string) (banger.Image, error) {
+	return get[banger.Image](ctx, c, api.RouteImageShow, ref)
+}
+
+// ImportImage makes an image from what lies at an absolute path on the host. Cancelling ctx undoes it.
+func (c *Client) ImportImage(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	last, err := c.events(ctx, api.RouteImageImport, "", nil, req, progress)
+	if err != nil || last.Image == nil {
+		return banger.Image{}, err
+	}
+	return *last.Image, nil
+}
+
+// DeleteImage removes an image and gives its record. Errors: ErrConflict while a VM uses it.
+func (c *Client) DeleteImage(ctx context.Context, ref string) (banger.Image, error) {
+	return get[banger.Image](ctx, c, api.RouteImageDelete, ref)
+}
+
 // Kernels gives every kernel that is ready for use.
 func (c *Client) Kernels(ctx context.Context) ([]banger.Kernel, error) {
 	return get[[]banger.Kernel](ctx, c, api.RouteKernelList, "")
@@ -140,26 +159,35 @@ func get[T any](ctx context.Context, c *Client, route, ref string) (answer T, er
 	return answer, nil
 }
 
-// stream asks and follows the events to the last one.
+// stream is events for what ends with a VM.
 func (c *Client) stream(ctx context.Context, route, ref string, query url.Values, body any, progress banger.ProgressFunc) (api.VMDetail, error) {
+	last, err := c.events(ctx, route, ref, query, body, progress)
+	if err != nil || last.VM == nil {
+		return api.VMDetail{}, err
+	}
+	return *last.VM, nil
+}
+
+// events asks and follows the events to the last one.
+func (c *Client) events(ctx context.Context, route, ref string, query url.Values, body any, progress banger.ProgressFunc) (last api.Event, err error) {
 	resp, err := c.do(ctx, route, ref, query, body)
 	if err != nil {
-		return api.VMDetail{}, err
+		return last, err
 	}
 	defer resp.Body.Close()
 	for dec := json.NewDecoder(resp.Body); ; {
 		var event api.Event
 		if err := dec.Decode(&event); err != nil {
-			return api.VMDetail{}, unavailable(ctx, err)
+			return last, unavailable(ctx, err)
 		}
 		switch {
 		case event.Progress != nil:
 			progress.Report(*event.Progress)
 		case event.Error != nil:
-			return api.VMDetail{}, event.Error.Decode()
-		case event.VM != nil:
+			return last, event.Error.Decode()
+		case event.VM != nil, event.Image != nil:
 			_, _ = io.Copy(io.Discard, resp.Body)
-			return *event.VM, nil
+			return event, nil
 		}
 	}
 }

@@ -24,16 +24,19 @@ const Ready = "ready"
 
 // Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
 const (
-	RouteStatus     = "GET /v1/status"           // → Status
-	RouteShutdown   = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
-	RouteVMCreate   = "POST /v1/vms"             // CreateRequest → events, VM
-	RouteVMList     = "GET /v1/vms"              // → []banger.VM, oldest first
-	RouteVMShow     = "GET /v1/vms/{ref}"        // → VMDetail
-	RouteVMStart    = "POST /v1/vms/{ref}/start" // → events, VM
-	RouteVMStop     = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
-	RouteVMDelete   = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
-	RouteImageList  = "GET /v1/images"           // → []banger.Image
-	RouteKernelList = "GET /v1/kernels"          // → []banger.Kernel
+	RouteStatus      = "GET /v1/status"           // → Status
+	RouteShutdown    = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
+	RouteVMCreate    = "POST /v1/vms"             // CreateRequest → events, VM
+	RouteVMList      = "GET /v1/vms"              // → []banger.VM, oldest first
+	RouteVMShow      = "GET /v1/vms/{ref}"        // → VMDetail
+	RouteVMStart     = "POST /v1/vms/{ref}/start" // → events, VM
+	RouteVMStop      = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
+	RouteVMDelete    = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
+	RouteImageList   = "GET /v1/images"           // → []banger.Image
+	RouteImageShow   = "GET /v1/images/{ref}"     // → banger.Image
+	RouteImageImport = "POST /v1/images"          // ImportRequest → events, Image
+	RouteImageDelete = "DELETE /v1/images/{ref}"  // → banger.Image as it was
+	RouteKernelList  = "GET /v1/kernels"          // → []banger.Kernel
 )
 
 // ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first.
@@ -55,6 +58,13 @@ type CreateRequest struct {
 	Remove    bool              `json:"remove,omitempty"` // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
 }
 
+// ImportRequest asks for an image made from what lies on the host.
+type ImportRequest struct {
+	Name string          `json:"name"`
+	Path string          `json:"path"` // absolute; the daemon opens it
+	Boot banger.BootKind `json:"boot,omitempty"`
+}
+
 // StopRequest bounds the guest's own power-off; past Timeout the VMM is killed.
 type StopRequest struct {
 	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
@@ -70,10 +80,11 @@ type VMDetail struct {
 	PIDs          map[string]int  `json:"pids,omitempty"` // "banger-machine", "vmm"
 }
 
-// Event is one line of a stream. Exactly one of Progress, VM and Error is set; VM or Error is the last line.
+// Event is one line of a stream. Exactly one field is set; all but Progress are the last line.
 type Event struct {
 	Progress *banger.Progress  `json:"progress,omitempty"`
 	VM       *VMDetail         `json:"vm,omitempty"`
+	Image    *banger.Image     `json:"image,omitempty"`
 	Error    *banger.ErrorBody `json:"error,omitempty"`
 }
 

@@ -86,10 +86,12 @@ What comes next: "banger vm run --help" for sizes, environment and users.`,
 
 func (a *app) imageGroup() *cobra.Command {
 	return a.group("image", "what machines are made from", `
-An image is the read-only file system that machines of one kind share. The first "vm run" builds it.`, `
+An image is the read-only file system that machines of one kind share. The first "vm run" builds the default one.`, `
   banger image list                            what is ready
-  banger vm run --image debian-bookworm-slim   a machine from it`,
-		a.imageList())
+  docker save alpine | banger image import - --name alpine
+  banger vm run --image alpine                 a machine from it
+  banger image delete alpine                   when no machine uses it any more`,
+		a.imageList(), a.imageShow(), a.imageImport(), a.imageDelete())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -39,12 +40,20 @@ type VMs interface {
 	List(ctx context.Context) ([]banger.VM, error)
 	Show(ctx context.Context, ref string) (api.VMDetail, error)
 	Detail(ctx context.Context, vm banger.VM) api.VMDetail
+	DeleteImage(ctx context.Context, ref string) (banger.Image, error)
+}
+
+// Images is what the image manager does for the API.
+type Images interface {
+	List() ([]banger.Image, error)
+	Resolve(ref string) (banger.Image, error)
+	Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error)
 }
 
 // Config wires a Server.
 type Config struct {
 	VMs      VMs
-	Images   func() ([]banger.Image, error)
+	Images   Images
 	Kernels  func() ([]banger.Kernel, error)
 	Status   func(ctx context.Context) (api.Status, error)
 	Shutdown func() // asked to end: returns at once
@@ -67,12 +76,15 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteShutdown, answer(s, func(*http.Request) (any, error) { defer s.Shutdown(); return struct{}{}, nil }))
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images() })))
+	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
+	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Images.Resolve(r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels() })))
-	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, s.create)))
-	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, s.start)))
-	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, s.stop)))
-	mux.HandleFunc(api.RouteVMDelete, versioned(s, stream(s, s.delete)))
+	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
+	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))
+	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, vmEvent(s, s.stop))))
+	mux.HandleFunc(api.RouteVMDelete, versioned(s, stream(s, vmEvent(s, s.delete))))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, &banger.Error{Kind: banger.ErrUnsupported, Op: "route", Subject: r.Method + " " + r.URL.Path, Hint: staleDaemon})
 	})
@@ -202,6 +214,18 @@ func (s *Server) delete(_ http.ResponseWriter, r *http.Request, progress banger.
 		}
 	}
 	return s.VMs.Delete(r.Context(), r.PathValue("ref"), force, progress)
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	var req api.ImportRequest
+	if err := decode(w, r, &req); err != nil {
+		return api.Event{}, err
+	}
+	if !filepath.IsAbs(req.Path) {
+		return api.Event{}, banger.Invalidf("path %q: want an absolute one", req.Path)
+	}
+	image, err := s.Images.Import(r.Context(), req.Name, req.Path, req.Boot, progress)
+	return api.Event{Image: &image}, err
 }
 
 type operationKey struct{}

@@ -85,6 +85,33 @@ func (v *vms) Show(ctx context.Context, ref string) (api.VMDetail, error) {
 	return v.Detail(ctx, vm), err
 }
 
+func (v *vms) DeleteImage(_ context.Context, ref string) (banger.Image, error) {
+	if ref != "debian" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrConflict, Op: "delete image", Subject: ref, Err: errors.New("1 VM uses it: devbox")}
+	}
+	return banger.Image{Name: ref}, nil
+}
+
+// imageList stands for the image manager.
+type imageList struct{}
+
+func (imageList) List() ([]banger.Image, error) { return []banger.Image{{Name: "debian"}}, nil }
+
+func (imageList) Resolve(ref string) (banger.Image, error) {
+	if ref != "debian" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: ref}
+	}
+	return banger.Image{Name: ref}, nil
+}
+
+func (imageList) Import(_ context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
+	progress.Report(banger.Progress{Stage: "image", Text: "importing image " + name})
+	if path != "/there" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "import image", Subject: path}
+	}
+	return banger.Image{Name: name, Boot: boot, Source: path}, nil
+}
+
 func (v *vms) Detail(_ context.Context, vm banger.VM) api.VMDetail {
 	return api.VMDetail{VM: vm, Dir: "/dir"}
 }
@@ -114,7 +141,7 @@ func serve(t *testing.T, uid int) *served {
 		t.Fatal(err)
 	}
 	server := daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
-		Images:   func() ([]banger.Image, error) { return []banger.Image{{Name: "debian"}}, nil },
+		Images:   imageList{},
 		Kernels:  func() ([]banger.Kernel, error) { return []banger.Kernel{}, nil },
 		Status:   func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
 		Shutdown: func() { s.ends <- struct{}{} },
@@ -143,6 +170,28 @@ func TestRequests(t *testing.T) {
 	}
 	if images, err := s.Images(ctx); err != nil || len(images) != 1 {
 		t.Errorf("Images = %v, %v", images, err)
+	}
+	if image, err := s.ShowImage(ctx, "debian"); err != nil || image.Name != "debian" {
+		t.Errorf("ShowImage = %v, %v", image, err)
+	}
+	if _, err := s.ShowImage(ctx, "none"); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("ShowImage of none: %v", err)
+	}
+	if image, err := s.DeleteImage(ctx, "debian"); err != nil || image.Name != "debian" {
+		t.Errorf("DeleteImage = %v, %v", image, err)
+	}
+	if _, err := s.DeleteImage(ctx, "used"); !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "devbox") {
+		t.Errorf("DeleteImage of a used one: %v", err)
+	}
+	var told string
+	image, err := s.ImportImage(ctx, api.ImportRequest{Name: "app", Path: "/there", Boot: banger.BootSystem}, func(p banger.Progress) { told = p.Text })
+	if err != nil || image.Name != "app" || image.Boot != banger.BootSystem || image.Source != "/there" || told != "importing image app" {
+		t.Errorf("ImportImage = %+v, %v, told %q", image, err, told)
+	}
+	for path, kind := range map[string]error{"/elsewhere": banger.ErrNotFound, "there": banger.ErrInvalid} {
+		if _, err := s.ImportImage(ctx, api.ImportRequest{Name: "app", Path: path}, nil); !errors.Is(err, kind) {
+			t.Errorf("ImportImage of %s: %v", path, err)
+		}
 	}
 	if kernels, err := s.Kernels(ctx); err != nil || kernels == nil || len(kernels) != 0 {
 		t.Errorf("Kernels = %v, %v", kernels, err)

@@ -51,14 +51,28 @@ func (e *events) endIfEmpty() bool {
 	return !e.sent
 }
 
+// operation does what a request asks for and gives the last event.
+type operation func(http.ResponseWriter, *http.Request, banger.ProgressFunc) (api.Event, error)
+
+// vmEvent is an operation on one VM.
+func vmEvent(s *Server, fn func(http.ResponseWriter, *http.Request, banger.ProgressFunc) (banger.VM, error)) operation {
+	return func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+		vm, err := fn(w, r, progress)
+		if err != nil {
+			return api.Event{}, err
+		}
+		detail := s.VMs.Detail(r.Context(), vm)
+		return api.Event{VM: &detail}, nil
+	}
+}
+
 // stream runs an operation and streams its events. An error before the first event is an ordinary one.
-func stream(s *Server, fn func(http.ResponseWriter, *http.Request, banger.ProgressFunc) (banger.VM, error)) http.HandlerFunc {
+func stream(s *Server, fn operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := &events{w: w}
-		vm, err := fn(w, r, func(p banger.Progress) { out.send(api.Event{Progress: &p}, false) })
+		last, err := fn(w, r, func(p banger.Progress) { out.send(api.Event{Progress: &p}, false) })
 		if err == nil {
-			detail := s.VMs.Detail(r.Context(), vm)
-			out.send(api.Event{VM: &detail}, true)
+			out.send(last, true)
 			return
 		}
 		if r.Context().Err() != nil {

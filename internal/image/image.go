@@ -219,6 +219,45 @@ func (m *Manager) Get(key string) (banger.Image, error) {
 	return image, nil
 }
 
+// Resolve gives the newest image of a name, or the one whose key begins with ref. Errors: ErrNotFound; ErrInvalid for the
+// beginning of several keys.
+func (m *Manager) Resolve(ref string) (banger.Image, error) {
+	image, err := m.find(ref)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return image, err
+	}
+	images, err := m.List()
+	if err != nil {
+		return banger.Image{}, err
+	}
+	var found []banger.Image
+	for _, image := range images {
+		if ref != "" && strings.HasPrefix(image.Key, ref) {
+			found = append(found, image)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return banger.Image{}, m.unknown(ref, nil)
+	case 1:
+		return found[0], nil
+	}
+	return banger.Image{}, banger.Invalidf("image %q: the keys of %d images begin so", ref, len(found))
+}
+
+// Delete removes an image. Nobody may use it. Errors: ErrNotFound.
+func (m *Manager) Delete(key string) error {
+	if _, err := m.Get(key); errors.Is(err, banger.ErrNotFound) || errors.Is(err, banger.ErrInvalid) {
+		return err
+	}
+	// Out of sight first: what a crash leaves is removed by CleanUp.
+	staging := m.Dir.ImageStaging(key)
+	if err := os.Rename(m.Dir.Image(key).Path, staging.Path); err != nil {
+		return fmt.Errorf("delete image: %w", err)
+	}
+	return errors.Join(atomicfile.SyncDir(m.Dir.Images()), os.RemoveAll(staging.Path))
+}
+
 func isKey(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

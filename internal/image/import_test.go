@@ -328,3 +328,28 @@ func TestImportIsInterrupted(t *testing.T) {
 	}
 	wantNothing(t, m)
 }
+
+func TestDeleteAndResolve(t *testing.T) {
+	m := newManager(t, "exit 1")
+	image, err := m.Import(t.Context(), "app", save(t, tarOf(t, rootEntries()...)), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{"app", image.Key, image.Key[:8]} {
+		if got, err := m.Resolve(ref); err != nil || got.Key != image.Key {
+			t.Errorf("Resolve(%q) = %+v, %v", ref, got, err)
+		}
+	}
+	for _, ref := range []string{"", "ap", "zz"} {
+		if _, err := m.Resolve(ref); !errors.Is(err, banger.ErrNotFound) {
+			t.Errorf("Resolve(%q): %v", ref, err)
+		}
+	}
+	if err := m.Delete(image.Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Delete(image.Key); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("deleted twice: %v", err)
+	}
+	wantNothing(t, m)
+}

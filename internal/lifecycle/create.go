@@ -96,6 +96,8 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 
 // fill makes all of a reserved VM. It undoes nothing.
 func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+	m.basesInUse.RLock()
+	defer m.basesInUse.RUnlock()
 	image, err := m.parts(ctx, vm, progress)
 	if err != nil {
 		return vm, err

@@ -32,10 +32,13 @@ type Store interface {
 	Leases(ctx context.Context) ([]store.Lease, error)
 }
 
-// Images gives bases. Ensure builds a missing one and reports that as stage "image"; Get finds a published one by key.
+// Images gives bases. Ensure builds a missing one and reports that as stage "image"; Get finds a published one by key, Resolve
+// by name or the beginning of a key. Delete removes one.
 type Images interface {
 	Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error)
 	Get(key string) (banger.Image, error)
+	Resolve(ref string) (banger.Image, error)
+	Delete(key string) error
 }
 
 // Kernels gives kernels and the initrd that boots one with the guest's binary. Ensure reports stage "kernel".
@@ -134,7 +137,10 @@ const failedRunKept = time.Hour
 type Manager struct {
 	Config
 	claims claims
-	accel  atomic.Value // string: of the last probe
+	// basesInUse is held for reading while a VM is made: until its record names its base.
+	basesInUse sync.RWMutex
+
+	accel atomic.Value // string: of the last probe
 
 	life   context.Context // ends with Close
 	end    context.CancelFunc

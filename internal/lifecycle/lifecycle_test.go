@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"banger"
 	"banger/internal/api"
 )
@@ -518,5 +520,43 @@ func TestDefaults(t *testing.T) {
 		if name := randomName(); banger.ValidateVMName(name) != nil {
 			t.Errorf("randomName() = %q", name)
 		}
+	}
+}
+
+func TestImagesInUseStay(t *testing.T) {
+	w := newWorld(t)
+	w.mustCreate("user", false)
+	if _, err := w.DeleteImage(t.Context(), "debian"); !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "user") {
+		t.Errorf("delete an image in use = %v", err)
+	}
+	if _, err := w.DeleteImage(t.Context(), "none"); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("delete an unknown image = %v", err)
+	}
+	if _, err := w.Delete(t.Context(), "user", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.basesInUse.RLock() // a VM is being made
+	if _, err := w.DeleteImage(t.Context(), "debian"); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("delete an image while a VM is made = %v", err)
+	}
+	w.basesInUse.RUnlock()
+	if image, err := w.DeleteImage(t.Context(), "debian"); err != nil || image.Key != "key" {
+		t.Errorf("delete = %+v, %v", image, err)
+	}
+}
+
+func TestWhatAnImageSays(t *testing.T) {
+	image := banger.Image{Config: &banger.ImageConfig{Env: []string{"A=1", "B=x=y"}, User: "app:staff"}}
+	if diff := cmp.Diff(map[string]string{"A": "2", "B": "x=y"}, environment(image, map[string]string{"A": "2"})); diff != "" {
+		t.Error(diff)
+	}
+	for _, tc := range []struct{ image, own, want string }{{"app:staff", "", "app"}, {"app", "root", "root"}, {"1000:1000", "", "1000:1000"}, {"1000:staff", "", "1000"}, {"", "", ""}} {
+		image.Config.User = tc.image
+		if got := userOf(image, tc.own); got != tc.want {
+			t.Errorf("user %q of %q: %q, want %q", tc.own, tc.image, got, tc.want)
+		}
+	}
+	if environment(banger.Image{}, nil) != nil || userOf(banger.Image{}, "x") != "x" {
+		t.Error("an image without a configuration changes something")
 	}
 }

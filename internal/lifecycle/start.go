@@ -157,7 +157,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 		ID: vm.ID, Name: vm.Spec.Name, Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
 		Base: base.Rootfs(), Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
-		Env: vm.Spec.Env, User: vm.Spec.User,
+		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User),
 	}, nil
 }
 

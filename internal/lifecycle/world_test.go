@@ -87,7 +87,7 @@ func (w *world) newDaemon() *Manager {
 	}
 	d := &daemon{w: w, db: db}
 	w.daemon = d
-	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: d, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
+	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
 		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
 		Gone:     w.gone})
@@ -330,6 +330,17 @@ func (d *daemon) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (
 func (d *daemon) Get(key string) (banger.Image, error) {
 	return banger.Image{Name: "debian", Key: key, Boot: banger.BootAgent}, d.step("image: get")
 }
+
+func (d *daemon) Resolve(ref string) (banger.Image, error) {
+	if ref != "debian" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: ref}
+	}
+	return banger.Image{Name: ref, Key: "key"}, nil
+}
+
+type images struct{ *daemon }
+
+func (i images) Delete(string) error { return i.step("image: delete") }
 
 type kernels struct{ d *daemon }
 

@@ -3,6 +3,7 @@ package script
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -55,7 +56,7 @@ func newWorld(root string) (*world, error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
-		Images:  func() ([]banger.Image, error) { return []banger.Image{image}, nil },
+		Images:  images{},
 		Kernels: func() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil },
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
@@ -115,6 +116,23 @@ func (images) Ensure(_ context.Context, name string, progress banger.ProgressFun
 }
 
 func (images) Get(string) (banger.Image, error) { return image, nil }
+
+func (images) List() ([]banger.Image, error) { return []banger.Image{image}, nil }
+
+func (images) Resolve(ref string) (banger.Image, error) {
+	if ref != imageName && !strings.HasPrefix(image.Key, ref) {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: ref, Hint: banger.DidYouMean(ref, []string{imageName})}
+	}
+	return image, nil
+}
+
+func (images) Delete(string) error { return nil }
+
+func (images) Import(_ context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "importing image "+name)()
+	content, err := os.ReadFile(path)
+	return banger.Image{Name: name, Key: image.Key, Boot: boot, Source: fmt.Sprintf("%d bytes", len(content))}, err
+}
 
 type kernels struct{}
 

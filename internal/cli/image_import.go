@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+)
+
+func (a *app) imageImport() *cobra.Command {
+	var name, boot string
+	cmd := &cobra.Command{
+		Use: "import FILE|DIR|-", Short: "make an image of what lies on this computer",
+		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, or a
+directory with one. Archives and tars may be compressed with gzip, xz, zstd or bzip2; "-" is standard input.
+
+The image boots as it is: nothing is installed in it. When it has systemd, machines start that; --boot agent leaves it out.`,
+		Example: `  docker save alpine:3 | banger image import - --name alpine
+  banger image import ./rootfs.tar.xz --name mine
+  banger image import ./oci-layout --name mine
+  banger vm run --image mine`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return inputError(cmd, "want one file, directory or -")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := a.importPath(args[0])
+			if err != nil {
+				return err
+			}
+			if name == "" && args[0] == "-" {
+				return inputError(cmd, "standard input has no name: give the image one with --name")
+			}
+			if name == "" {
+				name = nameOf(path)
+			}
+			if err := banger.ValidateImageName(name); err != nil {
+				return err
+			}
+			c, err := a.dial(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			show, end := a.progress()
+			image, err := c.ImportImage(cmd.Context(), api.ImportRequest{Name: name, Path: path, Boot: banger.BootKind(boot)}, show)
+			end()
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(image)
+			}
+			return a.printImages([]banger.Image{image})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "`name` of the image (default: of the file, without its ending)")
+	cmd.Flags().StringVar(&boot, "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
+	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]cobra.Completion{"agent", "system"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// importPath gives the daemon a path of its own to what the user names: it is another process of the same user.
+func (a *app) importPath(arg string) (string, error) {
+	if arg != "-" {
+		path, err := filepath.Abs(arg)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
+			return "", hostError("import", arg, err)
+		}
+		return path, nil
+	}
+	in, ok := a.In.(*os.File)
+	if !ok {
+		return "", &banger.Error{Kind: banger.ErrInvalid, Op: "import", Err: errors.New("standard input is no file and no pipe")}
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), in.Fd()), nil
+}
+
+var (
+	archiveEnding = regexp.MustCompile(`(?i)\.(oci|docker|tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2)$`)
+	noNamePart    = regexp.MustCompile(`[^a-z0-9._-]+`)
+)
+
+// nameOf makes a name of a path.
+func nameOf(path string) string {
+	base := filepath.Base(path)
+	for cut := ""; cut != base; {
+		cut, base = base, archiveEnding.ReplaceAllString(base, "")
+	}
+	return strings.Trim(noNamePart.ReplaceAllString(strings.ToLower(base), "-"), "._-")
+}
