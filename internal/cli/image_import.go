@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,10 +33,11 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := a.importPath(args[0])
+			path, done, err := a.importPath(args[0])
 			if err != nil {
 				return err
 			}
+			defer done()
 			if name == "" && args[0] == "-" {
 				return inputError(cmd, "standard input has no name: give the image one with --name")
 			}
@@ -70,23 +71,28 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 	return cmd
 }
 
-// importPath gives the daemon a path of its own to what the user names: it is another process of the same user.
-func (a *app) importPath(arg string) (string, error) {
+// importPath gives the daemon, which is another process of the same user, a path of its own to what the user names. Standard
+// input goes through a pipe of ours: that which we have may be another user's, or no file at all.
+func (a *app) importPath(arg string) (path string, done func(), err error) {
 	if arg != "-" {
 		path, err := filepath.Abs(arg)
 		if err == nil {
 			_, err = os.Stat(path)
 		}
 		if err != nil {
-			return "", hostError("import", arg, err)
+			return "", nil, hostError("import", arg, err)
 		}
-		return path, nil
+		return path, func() {}, nil
 	}
-	in, ok := a.In.(*os.File)
-	if !ok {
-		return "", &banger.Error{Kind: banger.ErrInvalid, Op: "import", Err: errors.New("standard input is no file and no pipe")}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", nil, err
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), in.Fd()), nil
+	go func() {
+		_, _ = io.Copy(w, a.In) // an image that is cut off is told by the daemon
+		w.Close()
+	}()
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), r.Fd()), func() { r.Close() }, nil
 }
 
 var (

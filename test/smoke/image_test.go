@@ -1,0 +1,99 @@
+package smoke
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"banger/internal/testenv"
+	"banger/internal/tree"
+)
+
+const helloSource = `package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	entries, err := os.ReadDir("/")
+	fmt.Println(os.Getenv("FROM"), os.Getuid(), len(entries) > 0, err)
+}
+`
+
+// scratchImage is what docker save gives of an image with one static program and nothing else.
+func scratchImage(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(helloSource), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command(testenv.RequireTool(t, "go"), "build", "-o", "hello", "main.go")
+	build.Dir, build.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	program, err := os.ReadFile(filepath.Join(dir, "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	if err := tree.WriteTar(&layer, tree.Of(tree.Literal("hello", 0o755, program))); err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", Config: v1.Config{Env: []string{"FROM=image"}, User: "1000:1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	added, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	if err == nil {
+		img, err = mutate.AppendLayers(img, added)
+	}
+	var archive bytes.Buffer
+	if err == nil {
+		err = tarball.Write(name.MustParseReference("scratch:1"), img, &archive)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive.Bytes()
+}
+
+// An image of one program, without a shell, an init or an account, boots as it is.
+func TestImportedImageBoots(t *testing.T) {
+	w := testenv.NewWorld(t)
+	cmd := w.Command(t.Context(), "image", "import", "-", "--name", "scratch")
+	cmd.Stdin = bytes.NewReader(scratchImage(t))
+	r := testenv.Capture(t, cmd)
+	wantStatus(t, r, 0)
+	if out := w.Must("vm", "run", "--name", "box", "--image", "scratch", "--", "/hello"); out != "image 1000 true <nil>\n" {
+		t.Errorf("the program printed %q", out)
+	}
+	if out := w.Must("vm", "exec", "--user", "root", "--env", "FROM=me", "box", "--", "/hello"); out != "me 0 true <nil>\n" {
+		t.Errorf("as root it printed %q", out)
+	}
+	if r := w.Run("image", "delete", "scratch"); r.Status != 4 || !strings.Contains(r.Stderr, "box") {
+		t.Errorf("delete an image in use: status %d, %s", r.Status, r.Stderr)
+	}
+	w.Must("vm", "stop", "box")
+	w.Must("vm", "start", "box")
+	if out := w.Must("vm", "exec", "box", "--", "/hello"); !strings.HasPrefix(out, "image 1000") {
+		t.Errorf("after stop and start it printed %q", out)
+	}
+	w.Must("vm", "delete", "--force", "box")
+	w.Must("image", "delete", "scratch")
+	if out := w.Must("image", "list", "--quiet"); strings.Contains(out, "scratch") {
+		t.Errorf("still there: %q", out)
+	}
+}
