@@ -16,11 +16,15 @@ func TestDataGoesAroundMetadata(t *testing.T) {
 	opts := options(200 << 20)
 	opts.Fit = true
 	small, text := pattern(1100<<10), pattern(130<<20)
-	for name, large := range map[string]string{"solid": text, "with holes": text[:110<<20] + riddled(20<<20)} {
-		entries := func() tree.Source { return tree.Of(root(), file("small", small), file("large", large)) }
+	for _, tc := range []struct {
+		name  string
+		large string
+		step  int32 // blocks
+	}{{"solid", text, 256}, {"with holes", text[:110<<20] + riddled(20<<20), 600}} {
+		entries := func() tree.Source { return tree.Of(root(), file("small", small), file("large", tc.large)) }
 		want := testenv.TreeLines(t, dated(entries()), true)
-		for opts.JournalBlocks = 1024; opts.JournalBlocks < 1024+6*256; opts.JournalBlocks += 256 {
-			t.Run(fmt.Sprint(name, opts.JournalBlocks), func(t *testing.T) {
+		for opts.JournalBlocks = 1024; opts.JournalBlocks < 1024+6*256; opts.JournalBlocks += tc.step {
+			t.Run(fmt.Sprintf("%s %d", tc.name, opts.JournalBlocks), func(t *testing.T) {
 				image, _ := create(t, opts, entries())
 				testenv.SameLines(t, content(t, image), want)
 			})

@@ -42,6 +42,9 @@ func TestGeometry(t *testing.T) {
 				continue // does not fit, or leaves too few inodes
 			}
 			t.Run(fmt.Sprintf("%d fit=%v gdt=%d ratio=%d journal=%d", size, opts.Fit, opts.ReservedGDT, opts.InodeRatio, opts.JournalBlocks), func(t *testing.T) {
+				if size == 1<<40 && !opts.Fit && opts != (write.Options{InodeRatio: 1 << 20}) {
+					testenv.RequireTier(t, "smoke", "soak") // the judges need seconds
+				}
 				full := options(size)
 				full.Fit, full.ReservedGDT, full.InodeRatio, full.JournalBlocks = opts.Fit, opts.ReservedGDT, opts.InodeRatio, opts.JournalBlocks
 				image, result := create(t, full, few())
