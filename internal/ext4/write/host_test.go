@@ -36,6 +36,7 @@ func tmpfs(t *testing.T, kib int) string {
 
 // A host file system that is too small for the image, by much or by little.
 func TestHostIsFull(t *testing.T) {
+	tmpfs(t, 4) // or skip all
 	made := false
 	for kib := 4; kib < 16<<10 && !made; kib += max(4, kib/3) {
 		t.Run(fmt.Sprint(kib, " KiB"), func(t *testing.T) {
@@ -60,7 +61,7 @@ func TestHostIsFull(t *testing.T) {
 			wantGone(t, image)
 		})
 	}
-	if os.Getuid() == 0 && !made {
+	if !made {
 		t.Error("no size is enough")
 	}
 }
