@@ -123,7 +123,16 @@ func (c *Client) ShowImage(ctx context.Context, ref string) (banger.Image, error
 
 // ImportImage makes an image from what lies at an absolute path on the host. Cancelling ctx undoes it.
 func (c *Client) ImportImage(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
-	last, err := c.events(ctx, api.RouteImageImport, "", nil, req, progress)
+	return c.makeImage(ctx, api.RouteImageImport, req, progress)
+}
+
+// PullImage makes an image of what a registry has. Cancelling ctx undoes it.
+func (c *Client) PullImage(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	return c.makeImage(ctx, api.RouteImagePull, req, progress)
+}
+
+func (c *Client) makeImage(ctx context.Context, route string, req any, progress banger.ProgressFunc) (banger.Image, error) {
+	last, err := c.events(ctx, route, "", nil, req, progress)
 	if err != nil || last.Image == nil {
 		return banger.Image{}, err
 	}

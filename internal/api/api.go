@@ -35,6 +35,7 @@ const (
 	RouteImageList   = "GET /v1/images"           // → []banger.Image
 	RouteImageShow   = "GET /v1/images/{ref}"     // → banger.Image
 	RouteImageImport = "POST /v1/images"          // ImportRequest → events, Image
+	RouteImagePull   = "POST /v1/images/pull"     // PullRequest → events, Image
 	RouteImageDelete = "DELETE /v1/images/{ref}"  // → banger.Image as it was
 	RouteKernelList  = "GET /v1/kernels"          // → []banger.Kernel
 )
@@ -63,6 +64,14 @@ type ImportRequest struct {
 	Name string          `json:"name"`
 	Path string          `json:"path"` // absolute; the daemon opens it
 	Boot banger.BootKind `json:"boot,omitempty"`
+}
+
+// PullRequest asks for an image from a registry.
+type PullRequest struct {
+	Ref      string          `json:"ref"`            // "alpine:3"
+	Name     string          `json:"name,omitempty"` // empty: from Ref
+	Boot     banger.BootKind `json:"boot,omitempty"`
+	Insecure bool            `json:"insecure,omitempty"` // without encryption if need be
 }
 
 // StopRequest bounds the guest's own power-off; past Timeout the VMM is killed.

@@ -58,16 +58,10 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return a.printJSON(image)
-			}
-			return a.printImages([]banger.Image{image})
+			return a.printMade(image)
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "`name` of the image (default: of the file, without its ending)")
-	cmd.Flags().StringVar(&boot, "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
-	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
-	_ = cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]cobra.Completion{"agent", "system"}, cobra.ShellCompDirectiveNoFileComp))
+	imageFlags(cmd, &name, &boot, "of the file, without its ending")
 	return cmd
 }
 

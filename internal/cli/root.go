@@ -88,10 +88,11 @@ func (a *app) imageGroup() *cobra.Command {
 	return a.group("image", "what machines are made from", `
 An image is the read-only file system that machines of one kind share. The first "vm run" builds the default one.`, `
   banger image list                            what is ready
+  banger image pull alpine:3 --name alpine     from a registry
   docker save alpine | banger image import - --name alpine
   banger vm run --image alpine                 a machine from it
   banger image delete alpine                   when no machine uses it any more`,
-		a.imageList(), a.imageShow(), a.imageImport(), a.imageDelete())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageDelete())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

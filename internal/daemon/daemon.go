@@ -48,6 +48,7 @@ type Images interface {
 	List() ([]banger.Image, error)
 	Resolve(ref string) (banger.Image, error)
 	Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error)
+	Pull(ctx context.Context, ref, name string, boot banger.BootKind, insecure bool, progress banger.ProgressFunc) (banger.Image, error)
 }
 
 // Config wires a Server.
@@ -79,6 +80,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
 	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Images.Resolve(r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels() })))
 	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
@@ -225,6 +227,15 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress ba
 		return api.Event{}, banger.Invalidf("path %q: want an absolute one", req.Path)
 	}
 	image, err := s.Images.Import(r.Context(), req.Name, req.Path, req.Boot, progress)
+	return api.Event{Image: &image}, err
+}
+
+func (s *Server) pullImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	var req api.PullRequest
+	if err := decode(w, r, &req); err != nil {
+		return api.Event{}, err
+	}
+	image, err := s.Images.Pull(r.Context(), req.Ref, req.Name, req.Boot, req.Insecure, progress)
 	return api.Event{Image: &image}, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -112,6 +113,11 @@ func (imageList) Import(_ context.Context, name, path string, boot banger.BootKi
 	return banger.Image{Name: name, Boot: boot, Source: path}, nil
 }
 
+func (imageList) Pull(_ context.Context, ref, name string, boot banger.BootKind, insecure bool, progress banger.ProgressFunc) (banger.Image, error) {
+	progress.Report(banger.Progress{Stage: "image", Text: "pulling image " + ref})
+	return banger.Image{Name: name, Boot: boot, Source: fmt.Sprintf("%s %v", ref, insecure)}, nil
+}
+
 func (v *vms) Detail(_ context.Context, vm banger.VM) api.VMDetail {
 	return api.VMDetail{VM: vm, Dir: "/dir"}
 }
@@ -187,6 +193,10 @@ func TestRequests(t *testing.T) {
 	image, err := s.ImportImage(ctx, api.ImportRequest{Name: "app", Path: "/there", Boot: banger.BootSystem}, func(p banger.Progress) { told = p.Text })
 	if err != nil || image.Name != "app" || image.Boot != banger.BootSystem || image.Source != "/there" || told != "importing image app" {
 		t.Errorf("ImportImage = %+v, %v, told %q", image, err, told)
+	}
+	image, err = s.PullImage(ctx, api.PullRequest{Ref: "alpine:3", Name: "app", Insecure: true}, nil)
+	if err != nil || image.Name != "app" || image.Source != "alpine:3 true" {
+		t.Errorf("PullImage = %+v, %v", image, err)
 	}
 	for path, kind := range map[string]error{"/elsewhere": banger.ErrNotFound, "there": banger.ErrInvalid} {
 		if _, err := s.ImportImage(ctx, api.ImportRequest{Name: "app", Path: path}, nil); !errors.Is(err, kind) {

@@ -23,10 +23,25 @@ import (
 // the image has an init of its own. On error nothing is left.
 // Errors: ErrInvalid for what is no image and for a bad name; ErrConflict for a name that banger builds itself; ErrCorrupt for
 // content that is not what its digest says; ErrUnavailable without disk space.
-func (m *Manager) Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (image banger.Image, err error) {
+func (m *Manager) Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
+	return m.make(ctx, job{"import image " + name, "importing image " + name, name, boot}, progress, func(staging statedir.ImageDir, report func(int64)) (*source, error) {
+		return openSource(ctx, path, staging, report)
+	})
+}
+
+// job is one image to make.
+type job struct {
+	op, text string // for errors, for progress
+	name     string
+	boot     banger.BootKind // empty: find out
+}
+
+// make makes an image of the source that open gives.
+func (m *Manager) make(ctx context.Context, j job, progress banger.ProgressFunc, open func(staging statedir.ImageDir, report func(int64)) (*source, error)) (image banger.Image, err error) {
+	name, boot := j.name, j.boot
 	defer func() {
 		if err != nil {
-			err = &banger.Error{Op: "import image", Subject: name, Err: banger.SpaceError(err, m.Dir.Images())}
+			err = &banger.Error{Op: j.op, Err: banger.SpaceError(err, m.Dir.Images())}
 		}
 	}()
 	if err := banger.ValidateImageName(name); err != nil {
@@ -38,15 +53,13 @@ func (m *Manager) Import(ctx context.Context, name, path string, boot banger.Boo
 	if known, err := definitions(); err != nil || known[name].Name != "" {
 		return image, errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Err: errors.New("banger builds the image of that name itself"), Hint: "choose another name"})
 	}
-	end := progress.Begin("image", "importing image "+name)
+	end := progress.Begin("image", j.text)
 	staging := m.Dir.ImageStaging(name + "-" + strings.ToLower(rand.Text()[:8]))
 	if err := os.Mkdir(staging.Path, 0o700); err != nil {
 		return image, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(staging.Path)) }()
-	src, err := openSource(ctx, path, staging, func(n int64) {
-		progress.Report(banger.Progress{Stage: "image", Text: "importing image " + name, Bytes: n})
-	})
+	src, err := open(staging, func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: j.text, Bytes: n}) })
 	if err != nil {
 		return image, err
 	}

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,6 +128,11 @@ func (images) Resolve(ref string) (banger.Image, error) {
 }
 
 func (images) Delete(string) error { return nil }
+
+func (images) Pull(_ context.Context, ref, name string, boot banger.BootKind, _ bool, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "pulling image "+ref)()
+	return banger.Image{Name: cmp.Or(name, ref), Key: image.Key, Boot: boot, Source: ref}, nil
+}
 
 func (images) Import(_ context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
 	defer progress.Begin("image", "importing image "+name)()

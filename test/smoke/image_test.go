@@ -3,6 +3,8 @@ package smoke
 import (
 	"bytes"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,9 +12,11 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"banger/internal/testenv"
@@ -32,8 +36,8 @@ func main() {
 }
 `
 
-// scratchImage is what docker save gives of an image with one static program and nothing else.
-func scratchImage(t *testing.T) []byte {
+// scratchImage is an image with one static program and nothing else.
+func scratchImage(t *testing.T) v1.Image {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(helloSource), 0o600); err != nil {
@@ -60,21 +64,21 @@ func scratchImage(t *testing.T) []byte {
 	if err == nil {
 		img, err = mutate.AppendLayers(img, added)
 	}
-	var archive bytes.Buffer
-	if err == nil {
-		err = tarball.Write(name.MustParseReference("scratch:1"), img, &archive)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return archive.Bytes()
+	return img
 }
 
 // An image of one program, without a shell, an init or an account, boots as it is.
 func TestImportedImageBoots(t *testing.T) {
 	w := testenv.NewWorld(t)
+	var archive bytes.Buffer // what docker save gives
+	if err := tarball.Write(name.MustParseReference("scratch:1"), scratchImage(t), &archive); err != nil {
+		t.Fatal(err)
+	}
 	cmd := w.Command(t.Context(), "image", "import", "-", "--name", "scratch")
-	cmd.Stdin = bytes.NewReader(scratchImage(t))
+	cmd.Stdin = &archive
 	r := testenv.Capture(t, cmd)
 	wantStatus(t, r, 0)
 	if out := w.Must("vm", "run", "--name", "box", "--image", "scratch", "--", "/hello"); out != "image 1000 true <nil>\n" {
@@ -95,5 +99,28 @@ func TestImportedImageBoots(t *testing.T) {
 	w.Must("image", "delete", "scratch")
 	if out := w.Must("image", "list", "--quiet"); strings.Contains(out, "scratch") {
 		t.Errorf("still there: %q", out)
+	}
+}
+
+func TestPulledImageBoots(t *testing.T) {
+	w := testenv.NewWorld(t)
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	ref := strings.TrimPrefix(server.URL, "http://") + "/team/hello:1"
+	parsed, err := name.ParseReference(ref)
+	if err == nil {
+		err = remote.Write(parsed, scratchImage(t))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := w.Must("image", "pull", ref); out != "hello-1\n" {
+		t.Errorf("image pull printed %q", out)
+	}
+	if out := w.Must("vm", "run", "--rm", "--image", "hello-1", "--", "/hello"); out != "image 1000 true <nil>\n" {
+		t.Errorf("the program printed %q", out)
+	}
+	if r := w.Run("image", "pull", ref+"x"); r.Status != 3 || !strings.Contains(r.Stderr, "hint: ") {
+		t.Errorf("what is not there: status %d, %s", r.Status, r.Stderr)
 	}
 }

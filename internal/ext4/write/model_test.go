@@ -24,26 +24,39 @@ type modelNode struct {
 
 func newModel() *model { return &model{root: &modelNode{e: root(), kids: map[string]*modelNode{}}} }
 
-// walk finds a directory, or makes it. It fails where something else is in the way.
+// walk finds a directory, or makes it; symlinks stay below the root. It fails where something else is in the way.
 func (m *model) walk(path string, create bool) (*modelNode, bool) {
-	at := m.root
-	for name := range strings.SplitSeq(path, "/") {
-		if path == "." {
-			break
-		}
-		next := at.kids[name]
+	at, todo := []*modelNode{m.root}, strings.Split(path, "/")
+	for hops := 0; len(todo) > 0; {
+		name, parent := todo[0], at[len(at)-1]
+		todo = todo[1:]
+		next := parent.kids[name]
 		switch {
+		case name == "" || name == ".":
+			continue
+		case name == "..":
+			at = at[:max(len(at)-1, 1)]
+			continue
 		case next == nil && !create:
 			return nil, true
 		case next == nil:
 			next = &modelNode{e: dir(""), kids: map[string]*modelNode{}, layer: m.layer}
-			at.kids[name] = next
+			parent.kids[name] = next
+		case next.e.Kind == tree.Symlink:
+			if hops++; hops > 40 {
+				return nil, false
+			}
+			if strings.HasPrefix(next.e.Link, "/") {
+				at = at[:1]
+			}
+			todo = append(strings.Split(next.e.Link, "/"), todo...)
+			continue
 		case next.kids == nil:
 			return nil, false
 		}
-		at = next
+		at = append(at, next)
 	}
-	return at, true
+	return at[len(at)-1], true
 }
 
 // blocked says that something on the way to path is no directory.
@@ -76,15 +89,17 @@ func (m *model) apply(e tree.Entry, text string) bool {
 		m.layer++
 		return true
 	case tree.Opaque:
-		if d, ok := m.walk(e.Path, false); ok && d != nil {
+		d, ok := m.walk(e.Path, false)
+		if d != nil {
 			m.prune(d)
 		}
-		return true
+		return ok
 	case tree.Delete:
-		if parent, _ := m.walk(parentOf(e.Path), false); parent != nil {
+		parent, ok := m.walk(parentOf(e.Path), false)
+		if parent != nil {
 			delete(parent.kids, baseOf(e.Path))
 		}
-		return true
+		return ok
 	}
 	if m.blocked(e.Path) {
 		return false
@@ -169,6 +184,7 @@ func (s *script) intn(n int) int {
 
 var (
 	someNames = []string{"a", "b", "c", strings.Repeat("n", 255), "\xff\x01"}
+	someLinks = []string{"a", "b", "a/c", "../b", "..", "/a/b", "/", "../../../c", "./c//a/."}
 	someTimes = []time.Time{{}, time.Unix(0, 1), time.Unix(-1<<31, 0), time.Unix(1<<33, 999_999_999), epoch}
 	someSizes = []int{0, 1, 100, 4095, 4096, 4097, 12_000, 40_000, 140_000}
 	someXattr = []map[string][]byte{nil, nil, nil, {"user.a": []byte("1")}, {"user.a": {}, "security.b": []byte("22"), "trusted.c": []byte("333")},
@@ -212,6 +228,9 @@ func (s *script) entry() (e tree.Entry, text string) {
 		e.Kind = tree.Dir
 	case tree.Symlink:
 		e.Kind, e.Mode, e.Link = tree.Symlink, 0o777, strings.Repeat("x", 1+s.intn(100))
+		if n := s.intn(2 * len(someLinks)); n < len(someLinks) {
+			e.Link = someLinks[n]
+		}
 		for name := range e.Xattrs {
 			if !strings.HasPrefix(name, "trusted.") && !strings.HasPrefix(name, "security.") {
 				e.Xattrs = nil // a symlink has no others
