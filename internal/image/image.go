@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	imageref "github.com/google/go-containerregistry/pkg/name"
+
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/statedir"
@@ -152,7 +154,11 @@ func (m *Manager) unknown(name string, names []string) error {
 		}
 	}
 	slices.Sort(names)
-	return &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: fmt.Sprintf("%q", name), Hint: banger.DidYouMean(name, slices.Compact(names))}
+	hint := banger.DidYouMean(name, slices.Compact(names))
+	if _, err := imageref.ParseReference(name); err == nil && strings.ContainsAny(name, ":/") {
+		hint = "to get it from its registry: banger image pull " + name
+	}
+	return &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: fmt.Sprintf("%q", name), Hint: hint}
 }
 
 // find gives the newest image of a name. Errors: fs.ErrNotExist.
