@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,7 @@ type runFlags struct {
 	spec    specFlags
 	exec    execFlags
 	remove  bool
+	ociCmd  bool
 	timings bool
 }
 
@@ -35,7 +38,8 @@ status becomes ours; 125 means that banger itself failed.`,
 		Example: `  banger vm run                                    a shell in a new VM
   banger vm run --rm -- uname -a                   one command, then the VM is gone
   banger vm run --name devbox --memory 4G          a VM to come back to: banger vm shell devbox
-  echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe`,
+  echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe
+  banger vm run --rm --image web --oci-cmd         what the image itself runs`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if extra := beforeDash(cmd, args); len(extra) > 0 {
 				return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: there is no argument before --, got %q", extra[0]),
@@ -54,6 +58,7 @@ status becomes ours; 125 means that banger itself failed.`,
 	}
 	flags.spec.add(a, cmd)
 	cmd.Flags().BoolVar(&flags.remove, "rm", false, "delete the VM when this client ends")
+	cmd.Flags().BoolVar(&flags.ociCmd, "oci-cmd", false, "run the image's own command, with what follows -- as its arguments")
 	flags.exec.add(cmd)
 	addTimings(cmd, &flags.timings)
 	return cmd
@@ -69,6 +74,12 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 		return err
 	}
 	req.User, req.Start, req.Remove = flags.exec.user, true, flags.remove
+	dir := flags.exec.workdir
+	if flags.ociCmd {
+		if argv, dir, err = a.ownCommand(ctx, req.Image, argv, dir); err != nil {
+			return err
+		}
+	}
 	gitIdentity(ctx, &req)
 	steps := &stages{}
 	detail, err := a.create(ctx, req, steps)
@@ -82,12 +93,40 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 			return streamError{err}
 		}
 	}
-	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: flags.exec.workdir, User: req.User})
+	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, User: req.User})
 	if flags.remove {
 		return firstError(err, a.removeVM(ctx, detail))
 	}
 	a.remind(detail)
 	return err
+}
+
+// ownCommand gives what an image runs, with args in place of its own arguments, and where.
+func (a *app) ownCommand(ctx context.Context, image string, args []string, dir string) ([]string, string, error) {
+	if image == "" {
+		return nil, "", &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("--oci-cmd: which image? the default one has no command of its own"), Hint: "--image NAME"}
+	}
+	c, err := a.dial(ctx)
+	if err != nil {
+		return nil, "", streamError{err}
+	}
+	defer c.Close()
+	found, err := c.ShowImage(ctx, image)
+	if err != nil {
+		return nil, "", streamError{err}
+	}
+	config := banger.ImageConfig{}
+	if found.Config != nil {
+		config = *found.Config
+	}
+	if args == nil {
+		args = config.Cmd
+	}
+	argv := slices.Concat(config.Entrypoint, args)
+	if len(argv) == 0 {
+		return nil, "", streamError{&banger.Error{Kind: banger.ErrInvalid, Op: "image", Subject: image, Err: errors.New("it has no command of its own"), Hint: "name one after --"}}
+	}
+	return argv, cmp.Or(dir, config.WorkingDir), nil
 }
 
 func (a *app) create(ctx context.Context, req api.CreateRequest, steps *stages) (api.VMDetail, error) {

@@ -31,8 +31,8 @@ import (
 )
 
 func main() {
-	entries, err := os.ReadDir("/")
-	fmt.Println(os.Getenv("FROM"), os.Getuid(), len(entries) > 0, err)
+	dir, err := os.Getwd()
+	fmt.Println(os.Getenv("FROM"), os.Getuid(), dir, os.Args[1:], err)
 }
 `
 
@@ -53,10 +53,11 @@ func scratchImage(t *testing.T) v1.Image {
 		t.Fatal(err)
 	}
 	var layer bytes.Buffer
-	if err := tree.WriteTar(&layer, tree.Of(tree.Literal("hello", 0o755, program))); err != nil {
+	if err := tree.WriteTar(&layer, tree.Of(tree.Literal("hello", 0o755, program), tree.Directory("work", 0o755))); err != nil {
 		t.Fatal(err)
 	}
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", Config: v1.Config{Env: []string{"FROM=image"}, User: "1000:1000"}})
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", Config: v1.Config{Env: []string{"FROM=image"}, User: "1000:1000",
+		Entrypoint: []string{"/hello"}, Cmd: []string{"default"}, WorkingDir: "/work"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +82,10 @@ func TestImportedImageBoots(t *testing.T) {
 	cmd.Stdin = &archive
 	r := testenv.Capture(t, cmd)
 	wantStatus(t, r, 0)
-	if out := w.Must("vm", "run", "--name", "box", "--image", "scratch", "--", "/hello"); out != "image 1000 true <nil>\n" {
+	if out := w.Must("vm", "run", "--name", "box", "--image", "scratch", "--", "/hello"); out != "image 1000 / [] <nil>\n" {
 		t.Errorf("the program printed %q", out)
 	}
-	if out := w.Must("vm", "exec", "--user", "root", "--env", "FROM=me", "box", "--", "/hello"); out != "me 0 true <nil>\n" {
+	if out := w.Must("vm", "exec", "--user", "root", "--env", "FROM=me", "box", "--", "/hello", "a b"); out != "me 0 / [a b] <nil>\n" && out != "me 0 /root [a b] <nil>\n" {
 		t.Errorf("as root it printed %q", out)
 	}
 	if r := w.Run("image", "delete", "scratch"); r.Status != 4 || !strings.Contains(r.Stderr, "box") {
@@ -117,8 +118,11 @@ func TestPulledImageBoots(t *testing.T) {
 	if out := w.Must("image", "pull", ref); out != "hello-1\n" {
 		t.Errorf("image pull printed %q", out)
 	}
-	if out := w.Must("vm", "run", "--rm", "--image", "hello-1", "--", "/hello"); out != "image 1000 true <nil>\n" {
-		t.Errorf("the program printed %q", out)
+	if out := w.Must("vm", "run", "--rm", "--image", "hello-1", "--oci-cmd"); out != "image 1000 /work [default] <nil>\n" {
+		t.Errorf("the image's command printed %q", out)
+	}
+	if out := w.Must("vm", "run", "--rm", "--image", "hello-1", "--oci-cmd", "--", "x", "y"); out != "image 1000 /work [x y] <nil>\n" {
+		t.Errorf("the image's command with arguments printed %q", out)
 	}
 	if r := w.Run("image", "pull", ref+"x"); r.Status != 3 || !strings.Contains(r.Stderr, "hint: ") {
 		t.Errorf("what is not there: status %d, %s", r.Status, r.Stderr)

@@ -184,7 +184,7 @@ func (s *script) intn(n int) int {
 
 var (
 	someNames = []string{"a", "b", "c", strings.Repeat("n", 255), "\xff\x01"}
-	someLinks = []string{"a", "b", "a/c", "../b", "..", "/a/b", "/", "../../../c", "./c//a/."}
+	someLinks = []string{"b", "/c", "../b", "/", "c/a", "..", "/b/a", "../../../c", ".//b/./c/"}
 	someTimes = []time.Time{{}, time.Unix(0, 1), time.Unix(-1<<31, 0), time.Unix(1<<33, 999_999_999), epoch}
 	someSizes = []int{0, 1, 100, 4095, 4096, 4097, 12_000, 40_000, 140_000}
 	someXattr = []map[string][]byte{nil, nil, nil, {"user.a": []byte("1")}, {"user.a": {}, "security.b": []byte("22"), "trusted.c": []byte("333")},
@@ -217,7 +217,7 @@ func (s *script) text() string {
 func (s *script) entry() (e tree.Entry, text string) {
 	e = tree.Entry{Path: s.path(), Mode: uint32(s.intn(256))<<4 | 0o400, UID: uint32(s.intn(3)) * 70_000, GID: uint32(s.intn(2)), ModTime: someTimes[s.intn(len(someTimes))],
 		ChangeTime: someTimes[s.intn(len(someTimes))], Xattrs: someXattr[s.intn(len(someXattr))]}
-	switch kinds := []tree.Kind{tree.File, tree.File, tree.File, tree.Dir, tree.Dir, tree.Symlink, tree.HardLink, tree.HardLink, tree.CharDevice, tree.BlockDevice, tree.FIFO, tree.Socket,
+	switch kinds := []tree.Kind{tree.File, tree.File, tree.File, tree.Dir, tree.Dir, tree.Symlink, tree.Symlink, tree.HardLink, tree.HardLink, tree.CharDevice, tree.BlockDevice, tree.FIFO, tree.Socket,
 		tree.Delete, tree.Delete, tree.Opaque, tree.Layer}; kinds[s.intn(len(kinds))] {
 	case tree.File:
 		e.Kind, text = tree.File, s.text()
