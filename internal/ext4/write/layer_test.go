@@ -1,9 +1,13 @@
 package write_test
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 
+	"banger"
+	"banger/internal/ext4/write"
 	"banger/internal/testenv"
 	"banger/internal/tree"
 )
@@ -56,6 +60,25 @@ func TestLaterEntriesReplace(t *testing.T) {
 			image, _ := create(t, options(16<<20), tree.Of(tc.have...))
 			testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(append([]tree.Entry{root()}, tc.want...)...)), true))
 		})
+	}
+}
+
+// As many symlinks as kernels follow.
+func TestSymlinksOnTheWay(t *testing.T) {
+	chain := func(n int) []tree.Entry {
+		list := []tree.Entry{dir("l0")}
+		for i := range n {
+			list = append(list, symlink(fmt.Sprint("l", i+1), fmt.Sprint("l", i)))
+		}
+		return append(list, file(fmt.Sprintf("l%d/f", n), "x"))
+	}
+	image, _ := create(t, options(16<<20), tree.Of(chain(40)...))
+	if b, err := openFS(t, image).ReadFile("l0/f"); string(b) != "x" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	_, err := write.CreateFile(t.Context(), filepath.Join(t.TempDir(), "image"), options(16<<20), tree.Of(chain(41)...))
+	if !errors.Is(err, banger.ErrInvalid) {
+		t.Errorf("one more: %v", err)
 	}
 }
 
