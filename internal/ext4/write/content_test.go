@@ -101,6 +101,8 @@ func holes() []tree.Entry {
 		with("between", newPieces(9<<20, 5000, 0, 1<<20, 8<<20)),
 		with("2000 pieces", newPieces(2000*8192, 4096, every...)),
 		file("holes/zeros", strings.Repeat("\x00", 3<<20)),
+		file("holes/two blocks of zeros", strings.Repeat("\x00", 8192)),
+		file("holes/part of a block of zeros", strings.Repeat("\x00", 100)),
 		file("holes/zeros between", pattern(4096)+strings.Repeat("\x00", 1<<20)+pattern(100)),
 		file("holes/few zeros", pattern(4096)+strings.Repeat("\x00", 4096)+pattern(100)),
 	}
@@ -131,7 +133,7 @@ func TestHolesStayHoles(t *testing.T) {
 	large := newPieces(5<<30, 4096, 0, 3<<30, 5<<30-4096)
 	image, _ := create(t, options(8<<30), tree.Of(append(holes(), tree.Entry{Path: "holes/large", Kind: tree.File, Size: large.size, Content: large})...))
 	fsys := openFS(t, image)
-	for path, most := range map[string]int64{"only": 0, "none": 3, "at the start": 1, "at the end": 1, "between": 6, "large": 3, "2000 pieces": 2000 + 8, "zeros": 0, "zeros between": 2,
+	for path, most := range map[string]int64{"only": 0, "none": 3, "at the start": 1, "at the end": 1, "between": 6, "large": 3, "2000 pieces": 2000 + 8, "zeros": 0, "two blocks of zeros": 0, "part of a block of zeros": 0, "zeros between": 2,
 		"few zeros": 3} {
 		n, err := fsys.Lookup("holes/"+path, false)
 		if err != nil {

@@ -18,8 +18,11 @@ import (
 	"banger/internal/tree"
 )
 
-// childEnv makes this program write one image, the path of which it has, and tell the kind of error.
-const childEnv = "BANGER_TEST_WRITE"
+// childEnv makes this program write one image, the path of which it has, and tell the kind of error; lazyEnv, without fsync.
+const (
+	childEnv = "BANGER_TEST_WRITE"
+	lazyEnv  = "BANGER_TEST_LAZY"
+)
 
 func TestMain(m *testing.M) {
 	image := os.Getenv(childEnv)
@@ -28,7 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	runtime.LockOSThread() // strace counts the calls of each thread
 	opts := options(64 << 20)
-	opts.Sync, opts.Fit, opts.ReservedGDT = true, true, 64
+	opts.Sync, opts.Fit, opts.ReservedGDT = os.Getenv(lazyEnv) == "", true, 64
 	_, err := write.CreateFile(context.Background(), image, opts, faulted())
 	if err != nil {
 		fmt.Println(banger.KindName(err), err)
@@ -87,6 +90,18 @@ func TestEveryWriteFails(t *testing.T) {
 			judge(t, image)
 			testenv.SameLines(t, content(t, image), wantFaulted(t))
 		})
+	}
+}
+
+func TestNoSyncUnlessAsked(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(testenv.RequireTool(t, "strace"), "-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync,fdatasync,sync,syncfs:error=EIO", self)
+	cmd.Env = append(os.Environ(), childEnv+"="+filepath.Join(t.TempDir(), "image"), lazyEnv+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -36,7 +36,7 @@ func header(t testing.TB, image string) map[string]string {
 
 func TestGeometry(t *testing.T) {
 	want := testenv.TreeLines(t, dated(few()), true)
-	for _, size := range []int64{8 << 20, 16 << 20, 33 << 20, 64 << 20, 127 << 20, 128 << 20, 136 << 20, 257 << 20, 1<<30 + 12345, 2 << 30, 8 << 30, 64 << 30, 1 << 40} {
+	for _, size := range []int64{8 << 20, 16 << 20, 33 << 20, 64 << 20, 127 << 20, 128 << 20, 128<<20 + 40<<12, 128<<20 + 60<<12, 136 << 20, 257 << 20, 1<<30 + 12345, 2 << 30, 8 << 30, 64 << 30, 1 << 40} {
 		for _, opts := range []write.Options{{}, {Fit: true}, {ReservedGDT: 128}, {ReservedGDT: 1016, Fit: true}, {InodeRatio: 8192}, {InodeRatio: 1 << 20}, {JournalBlocks: -1}} {
 			if size < 64<<20 && (opts.ReservedGDT == 1016 || opts.InodeRatio == 1<<20) {
 				continue // does not fit, or leaves too few inodes
