@@ -161,6 +161,7 @@ type source struct {
 	from    string
 	closers []func() error
 	spool   string // what must go before the image is published; may be empty
+	report  func(read int64)
 }
 
 func (s *source) close() error {

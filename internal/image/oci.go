@@ -249,20 +249,22 @@ func (s *source) openImage(img v1.Image) error {
 		return banger.Invalidf("%d layers, and digests for %d", len(layers), len(cfg.RootFS.DiffIDs))
 	}
 	var sources []tree.Source
+	var read int64
 	for i, layer := range layers {
 		media, err := layer.MediaType()
 		if err != nil || !media.IsLayer() || !media.IsDistributable() {
 			return banger.Invalidf("layer %d is of type %.100q, which banger does not know (%v)", i, media, err)
 		}
-		sources = append(sources, layerSource(layer, cfg.RootFS.DiffIDs[i].Hex))
+		sources = append(sources, layerSource(layer, cfg.RootFS.DiffIDs[i].Hex, &read, s.report))
 	}
 	s.tree = tree.Concat(sources...)
 	s.config, s.created = configOf(cfg.Config), time.Unix(0, 0)
 	return nil
 }
 
-// layerSource unpacks a layer when it is asked for and checks that its content has this digest.
-func layerSource(layer v1.Layer, want string) tree.Source {
+// layerSource unpacks a layer when it is asked for and checks that its content has this digest. It adds its bytes to read
+// and reports these.
+func layerSource(layer v1.Layer, want string, read *int64, report func(int64)) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
 		content, err := layer.Uncompressed()
 		if err != nil {
@@ -271,7 +273,9 @@ func layerSource(layer v1.Layer, want string) tree.Source {
 		}
 		defer content.Close()
 		sum := sha256.New()
-		stream := io.TeeReader(content, sum)
+		count := &counter{r: content, n: *read, told: *read, report: report}
+		defer func() { *read = count.n }()
+		stream := io.TeeReader(count, sum)
 		for e, err := range tree.FromLayer(stream, limits) {
 			if !yield(e, err) || err != nil {
 				return

@@ -37,14 +37,14 @@ func (m *Manager) Pull(ctx context.Context, ref, imageName string, boot banger.B
 	if imageName == "" {
 		imageName = nameOf(parsed)
 	}
-	return m.make(ctx, job{"pull image " + parsed.String(), "pulling image " + parsed.String(), imageName, boot}, progress, func(statedir.ImageDir, func(int64)) (*source, error) {
+	return m.make(ctx, job{"pull image " + parsed.String(), "pulling image " + parsed.String(), imageName, boot}, progress, func(_ statedir.ImageDir, report func(int64)) (*source, error) {
 		img, err := remote.Image(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 			remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}), remote.WithUserAgent("banger"),
 			remote.WithTransport(encrypted{remote.DefaultTransport, insecure}))
 		if err != nil {
 			return nil, registryError(err)
 		}
-		src := &source{from: parsed.String()}
+		src := &source{from: parsed.String(), report: report}
 		return src, src.openImage(img)
 	})
 }

@@ -35,23 +35,23 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return openDirectory(ctx, path, info)
+		return openDirectory(ctx, path, report)
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { file.SetReadDeadline(time.Unix(1, 0)) }) // a pipe may have nothing to give
-	src := &source{closers: []func() error{file.Close, func() error { stop(); return nil }}, created: time.Unix(0, 0)}
+	src := &source{report: report, closers: []func() error{file.Close, func() error { stop(); return nil }}, created: time.Unix(0, 0)}
 	if err := src.openFile(ctx, &counter{r: file, report: report}, path, staging); err != nil {
 		return nil, errors.Join(err, src.close())
 	}
 	return src, nil
 }
 
-func openDirectory(ctx context.Context, path string, info os.FileInfo) (*source, error) {
+func openDirectory(ctx context.Context, path string, report func(int64)) (*source, error) {
 	if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
-		src := &source{from: "OCI layout " + path}
+		src := &source{from: "OCI layout " + path, report: report}
 		return src, src.openLayout(ctx, path)
 	}
 	entries, err := os.ReadDir(path)
