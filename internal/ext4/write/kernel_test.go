@@ -29,11 +29,19 @@ func TestRsyncFindsNoDifference(t *testing.T) {
 	testenv.RequireTool(t, "rsync")
 	seed := t.TempDir()
 	testenv.SampleTree(t, seed)
-	image, _ := create(t, options(1<<30), tree.FromDir(seed))
-	mount, _ := testenv.Mount(t, image, "ro", "noatime")
-	before := differences(t, seed, mount)
-	if before != "" {
-		t.Fatalf("rsync would change\n%s", before)
+	archive, err := os.Create(filepath.Join(t.TempDir(), "archive.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	testenv.Run(t, "tar", "--format=posix", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "-C", seed, "-cf", archive.Name(), ".")
+	var before, mount string
+	for name, src := range map[string]tree.Source{"directory": tree.FromDir(seed), "tar": tree.FromTar(archive, tree.Limits{})} {
+		image, _ := create(t, options(1<<30), src)
+		mount, _ = testenv.Mount(t, image, "ro", "noatime")
+		if before = differences(t, seed, mount); before != "" {
+			t.Errorf("from a %s: rsync would change\n%s", name, before)
+		}
 	}
 	at := func(name string) string { return filepath.Join(seed, name) }
 	old := time.Unix(1_000_000_000, 0)

@@ -1,6 +1,7 @@
 package write_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -61,6 +62,27 @@ func TestLaterEntriesReplace(t *testing.T) {
 			testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(append([]tree.Entry{root()}, tc.want...)...)), true))
 		})
 	}
+}
+
+// Layers as registries have them: a white-out deletes, an opaque mark spares what its own layer has, wherever it stands,
+// and what lies below a symlink goes to where that leads inside the root.
+func TestLayersFromTars(t *testing.T) {
+	layers := [][]tree.Entry{
+		{dir("usr"), dir("usr/bin"), file("usr/bin/old", "old"), symlink("bin", "usr/bin"), file("etc/a", "a"), file("etc/b", "b"), file("opt/one/f", "1"), file("opt/two/f", "2")},
+		{file("bin/sh", "sh"), file("etc/.wh.a", ""), file("etc/c", "c"), file("opt/three", "3"), file("opt/.wh..wh..opq", ""), file("opt/four", "4")},
+		{file("bin/.wh.old", ""), file("etc/b", "new b"), link("etc/d", "etc/b"), file(".wh.gone", ""), dir("opt/three"), file("opt/three/f", "dir now")},
+	}
+	var list []tree.Source
+	for _, entries := range layers {
+		var buffer bytes.Buffer
+		if err := tree.WriteTar(&buffer, dated(tree.Of(entries...))); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, tree.FromLayer(&buffer, tree.Limits{}))
+	}
+	image, _ := create(t, options(16<<20), tree.Concat(list...))
+	testenv.SameLines(t, content(t, image), testenv.TreeLines(t, dated(tree.Of(root(), dir("usr"), dir("usr/bin"), file("usr/bin/sh", "sh"), symlink("bin", "usr/bin"), dir("etc"),
+		file("etc/b", "new b"), link("etc/d", "etc/b"), file("etc/c", "c"), dir("opt"), dir("opt/three"), file("opt/three/f", "dir now"), file("opt/four", "4"))), true))
 }
 
 // As many symlinks as kernels follow.
