@@ -30,6 +30,11 @@ list() {
 	find . -type f -print0 | sort -z | xargs -0r sha256sum -z >"$OLDPWD/$1.sums")
 }
 mkdir /mnt/fs
+for disk in %[2]s ubdd; do # without prefetching, the thread is there only for inode tables that are not zeroed
+	mount -t ext4 -o rw,no_prefetch_block_bitmaps /dev/$disk /mnt/fs || continue
+	grep -lx ext4lazyinit /proc/[0-9]*/comm >$disk.lazy
+	umount /mnt/fs
+done
 for disk in %[2]s; do
 	mount -t ext4 -o rw /dev/$disk /mnt/fs || continue
 	list $disk-before
@@ -71,6 +76,11 @@ func TestUserModeLinux(t *testing.T) {
 		}
 		args, disks = append(args, fmt.Sprintf("ubd%d=%s", i, image)), append(disks, filepath.Base(image))
 	}
+	// Of this one the kernel has to zero inode tables.
+	if err := os.Rename(testenv.Mke2fs(t, 2<<30, "-t", "ext4", "-E", "nodiscard,lazy_itable_init=1"), filepath.Join(dir, "ubdd")); err != nil {
+		t.Fatal(err)
+	}
+	args = append(args, "ubd3="+filepath.Join(dir, "ubdd"))
 	if err := os.WriteFile(filepath.Join(dir, "init"), fmt.Appendf(nil, umlInit, dir, strings.Join(disks, " ")), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -90,8 +100,18 @@ func TestUserModeLinux(t *testing.T) {
 	if err != nil {
 		t.Fatalf("user-mode Linux: %v\n%s\n%s", err, out, log)
 	}
+	lazy := func(disk string) bool {
+		b, err := os.ReadFile(filepath.Join(dir, disk+".lazy"))
+		return err != nil || len(b) > 0
+	}
+	if !lazy("ubdd") {
+		t.Error("the kernel has no work with inode tables that are not zeroed")
+	}
 	for _, disk := range disks {
 		image := filepath.Join(dir, disk)
+		if lazy(disk) {
+			t.Errorf("%s: the kernel goes on to zero inode tables", disk)
+		}
 		if _, err := os.Stat(image + ".done"); err != nil {
 			t.Errorf("%s: the kernel did not come to its end\n%s\n%s", disk, log, out)
 			continue
