@@ -87,7 +87,7 @@ func (s *source) openFile(ctx context.Context, r io.Reader, path string, staging
 		return banger.Invalidf("%s: %w", path, err)
 	}
 	s.closers = append([]func() error{closer}, s.closers...)
-	head, err := stream.Peek(512)
+	head, err := stream.Peek(tarBlock)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
@@ -95,7 +95,7 @@ func (s *source) openFile(ctx context.Context, r io.Reader, path string, staging
 	switch {
 	case len(head) == 0:
 		return notImage(path, "empty")
-	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // that of an entry with a long name: the rest was not looked at
+	case len(head) < tarBlock, err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // that of an entry with a long name: the rest was not looked at
 		return notImage(path, "no tar")
 	case first != nil && archiveEntry.MatchString(first.Name):
 		s.from = "archive " + path

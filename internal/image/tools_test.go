@@ -1,0 +1,134 @@
+package image
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/bcrypt"
+
+	"banger"
+	"banger/internal/testenv"
+)
+
+// umociLayout makes an OCI layout with umoci: two layers, the second of which removes what the first has.
+func umociLayout(t *testing.T) (layout string) {
+	t.Helper()
+	umoci := testenv.RequireTool(t, "umoci")
+	dir := t.TempDir()
+	run := func(script string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "UMOCI="+umoci)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	flags := ""
+	if os.Getuid() != 0 {
+		flags = " --rootless"
+	}
+	run(`$UMOCI init --layout L && $UMOCI new --image L:app
+		$UMOCI unpack` + flags + ` --image L:app B
+		mkdir -p B/rootfs/etc B/rootfs/root B/rootfs/usr/bin && ln -s usr/bin B/rootfs/bin && echo ID=test > B/rootfs/etc/os-release && echo 0123 > B/rootfs/etc/machine-id
+		echo mine > B/rootfs/root/.profile && echo old > B/rootfs/usr/bin/tool && echo gone > B/rootfs/gone && $UMOCI repack --image L:app B && rm -rf B
+		$UMOCI unpack` + flags + ` --image L:app B && rm B/rootfs/gone && echo '#!/bin/sh' > B/rootfs/usr/bin/tool && $UMOCI repack --image L:app B
+		$UMOCI config --image L:app --config.env FROM=umoci --config.user app --config.workingdir /work --config.entrypoint /entry --config.cmd cmd`)
+	return filepath.Join(dir, "L")
+}
+
+func wantUmoci(t *testing.T, m *Manager, image banger.Image, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := m.Dir.Image(image.Key).Rootfs()
+	testenv.CheckExt4(t, base)
+	if diff := cmp.Diff(wantPaths, paths(t, base)); diff != "" {
+		t.Error(diff)
+	}
+	if c := image.Config; c == nil || c.User != "app" || c.WorkingDir != "/work" || !strings.Contains(strings.Join(c.Env, " "), "FROM=umoci") {
+		t.Errorf("configuration %+v", c)
+	}
+}
+
+// What other tools make of one image is imported as the same tree.
+func TestImportWhatOthersMake(t *testing.T) {
+	layout := umociLayout(t)
+	skopeo := testenv.RequireTool(t, "skopeo")
+	for name, to := range map[string]string{"layout": "", "docker": "docker-archive:%s:app:1", "archive": "oci-archive:%s", "zstd": "--dest-compress-format zstd oci:%s:app", "dir": "dir"} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "image")
+			switch to {
+			case "":
+				path = layout
+			case "dir": // not a format of ours
+				testenv.Run(t, skopeo, "copy", "-q", "oci:"+layout+":app", "dir:"+path)
+				if _, err := newManager(t, "").Import(t.Context(), "app", filepath.Join(path, "manifest.json"), "", nil); !errors.Is(err, banger.ErrInvalid) {
+					t.Errorf("a manifest alone: %v", err)
+				}
+				return
+			default:
+				args := strings.Fields(fmt.Sprintf(to, path))
+				testenv.Run(t, skopeo, append(append([]string{"copy", "-q"}, args[:len(args)-1]...), "oci:"+layout+":app", args[len(args)-1])...)
+			}
+			m := newManager(t, "")
+			image, err := m.Import(t.Context(), "app", path, "", nil)
+			wantUmoci(t, m, image, err)
+		})
+	}
+}
+
+// Debian's registry server, which wants a password.
+func TestPullFromRealRegistry(t *testing.T) {
+	layout := umociLayout(t)
+	server, skopeo := testenv.RequireTool(t, "docker-registry"), testenv.RequireTool(t, "skopeo")
+	dir := t.TempDir()
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := free.Addr().String()
+	free.Close()
+	auth := base64.StdEncoding.EncodeToString([]byte("user:secret"))
+	for name, content := range map[string]string{"htpasswd": "user:" + string(hash) + "\n", "config.json": `{"auths":{"` + host + `":{"auth":"` + auth + `"}}}`,
+		"registry.yml": fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: '%s'}\nauth: {htpasswd: {realm: test, path: %s/htpasswd}}\n", dir, host, dir)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), server, "serve", filepath.Join(dir, "registry.yml"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	testenv.WaitFor(t, 20*time.Second, "the registry", func() bool {
+		conn, err := net.Dial("tcp", host)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	testenv.Run(t, skopeo, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", "user:secret", "oci:"+layout+":app", "docker://"+host+"/team/app:1")
+	m := newManager(t, "")
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	if _, err := m.Pull(t.Context(), host+"/team/app:1", "", "", false, nil); !errors.Is(err, banger.ErrRefused) {
+		t.Errorf("without a password: %v", err)
+	}
+	t.Setenv("DOCKER_CONFIG", dir)
+	image, err := m.Pull(t.Context(), host+"/team/app:1", "", "", false, nil)
+	wantUmoci(t, m, image, err)
+}
