@@ -41,6 +41,7 @@ func TestStart(t *testing.T) {
 	t.Run("daemon that says nothing", testSilentDaemon)
 	t.Run("interrupted", testInterrupted)
 	t.Run("refused directory", testRefusedDirectory)
+	t.Run("bad configuration", testBadConfiguration)
 	t.Run("second daemon", testSecondDaemon)
 }
 
@@ -275,6 +276,19 @@ func testRefusedDirectory(t *testing.T) {
 	}
 	if _, err := Dial(t.Context(), cfg); !errors.Is(err, banger.ErrRefused) {
 		t.Errorf("Dial = %v, want refused", err)
+	}
+}
+
+// A daemon that can't read its configuration says so to the user.
+func testBadConfiguration(t *testing.T) {
+	cfg := newConfig(t)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	t.Setenv("BANGER_CONFIG", path)
+	if err := os.WriteFile(path, []byte("[images]\ndefualt = \"x\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Dial(t.Context(), cfg); !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), path+":2") || !strings.Contains(banger.HintOf(err), "images.default") {
+		t.Errorf("Dial = %v (hint %q), want invalid", err, banger.HintOf(err))
 	}
 }
 

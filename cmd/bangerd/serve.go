@@ -16,6 +16,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -25,7 +26,6 @@ import (
 )
 
 const (
-	defaultImage = "debian-bookworm-slim"
 	// stopTimeout is what a guest gets to power off before it is killed.
 	stopTimeout = 10 * time.Second
 	// lockTimeout bounds the wait for a daemon that is ending.
@@ -40,6 +40,10 @@ const (
 func (m *Main) serve(ctx context.Context) error {
 	debug.SetGCPercent(gcPercent)
 	unix.Umask(0o077)
+	cfg, err := config.Load()
+	if err != nil {
+		return err
+	}
 	if err := m.dir.Ensure(); err != nil {
 		return err
 	}
@@ -61,7 +65,7 @@ func (m *Main) serve(ctx context.Context) error {
 		return err
 	}
 	m.onClose(func() { db.Close() })
-	w, err := m.wire(log, db)
+	w, err := m.wire(log, db, cfg)
 	if err != nil {
 		return err
 	}
@@ -143,7 +147,7 @@ type wiring struct {
 	vms     *lifecycle.Manager
 }
 
-func (m *Main) wire(log *slog.Logger, db *store.Store) (wiring, error) {
+func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wiring, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return wiring{}, err
@@ -158,7 +162,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store) (wiring, error) {
 		return wiring{}, fmt.Errorf("ask for the host's memory: %w", err)
 	}
 	w := wiring{
-		images:  image.New(image.Config{Dir: m.dir, Mirror: os.Getenv("BANGER_MIRROR")}),
+		images:  image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror}),
 		kernels: kernel.New(kernel.Config{Dir: m.dir}),
 	}
 	w.vms = lifecycle.New(lifecycle.Config{
@@ -168,7 +172,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store) (wiring, error) {
 		Guest:    beside("banger-guest"),
 		Probe:    newProber(m.dir, log, self).probe,
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
-		Defaults: lifecycle.Defaults{Image: defaultImage, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
+		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
 			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), BootDeadline: deadline, StopTimeout: stopTimeout},
 	})
 	return w, nil

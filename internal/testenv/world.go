@@ -91,7 +91,7 @@ func (w *World) userEnv() []string {
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
-		case "HOME", "USER", "LOGNAME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BANGER_STATE_DIR", "TMPDIR":
+		case "HOME", "USER", "LOGNAME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "BANGER_STATE_DIR", "BANGER_CONFIG", "TMPDIR":
 		default:
 			env = append(env, kv)
 		}

@@ -1,0 +1,191 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"banger"
+)
+
+const key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+func TestParse(t *testing.T) {
+	want := Default()
+	want.Images.Default, want.Images.Order, want.Images.MaxBytes, want.Images.MaxEntries = "mine", []Source{FromPackages, FromCatalog}, 3<<30, 7
+	want.Catalog = Catalog{URL: "https://c.example/banger/", Keys: []PublicKey{make([]byte, 32)}}
+	want.Debian = Debian{Mirror: "http://m.example/debian", Proxy: "http://u:p@proxy:3128", Keyring: "/keys.gpg"}
+	got, err := Parse("f", []byte(`
+[images]
+default = "mine"
+order = ["packages", "catalog"]
+max_bytes = "3GiB"
+max_entries = 7
+[catalog]
+url = "https://c.example/banger/"
+keys = ["`+key+`"]
+[debian]
+mirror = "http://m.example/debian"
+proxy = "http://u:p@proxy:3128"
+keyring = "/keys.gpg"
+`))
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("Parse: %v\n%s", err, diff)
+	}
+	if got, err := Parse("f", nil); err != nil || cmp.Diff(Default(), got) != "" {
+		t.Errorf("Parse of nothing = %+v, %v", got, err)
+	}
+	if got, err := Parse("f", []byte("[catalog]\nurl = \"/srv/catalog\"\nkeys = [\""+key+"\"]")); err != nil || got.Catalog.URL != "/srv/catalog" {
+		t.Errorf("Parse of a catalog's path = %+v, %v", got, err)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, tc := range []struct{ name, text, say, hint string }{
+		{"unknown key", "\n[images]\ndefualt = \"x\"", `f:3: unknown key "images.defualt"`, "images.default"},
+		{"unknown section", "[image]\ndefault = \"x\"", `f:1: unknown key "image`, "images."},
+		{"key at the top", "default = 1", `f:1: unknown key "default"`, "images.default"},
+		{"no TOML", "[images]\n= 3", "f:2: ", ""},
+		{"twice", "[images]\ndefault = \"a\"\ndefault = \"b\"", "f:", ""},
+		{"wrong type", "[images]\ndefault = 3", "f:2: ", ""},
+		{"image name", "[images]\ndefault = \"Bad/Name\"", "images.default", ""},
+		{"source", "[images]\norder = [\"catalog\", \"store\"]", "want one of catalog, registry, packages", ""},
+		{"source twice", "[images]\norder = [\"catalog\", \"catalog\"]", "twice", ""},
+		{"size", "[images]\nmax_bytes = \"many\"", "f:2: ", ""},
+		{"negative size", "[images]\nmax_bytes = \"-1G\"", "f:2: ", ""},
+		{"no bytes", "[images]\nmax_bytes = \"0\"", "images.max_bytes", ""},
+		{"no entries", "[images]\nmax_entries = 0", "images.max_entries", ""},
+		{"too many entries", "[images]\nmax_entries = 99999999999999999999", "f:2: ", ""},
+		{"catalog without keys", "[catalog]\nurl = \"https://c.example\"", "catalog.keys", "keygen"},
+		{"key of another size", "[catalog]\nkeys = [\"AAAA\"]", "32 bytes in base64", ""},
+		{"key that is none", "[catalog]\nkeys = [\"!\"]", "32 bytes in base64", ""},
+		{"catalog by ftp", "[catalog]\nurl = \"ftp://c.example\"\nkeys = [\"" + key + "\"]", "catalog.url", ""},
+		{"catalog by a relative path", "[catalog]\nurl = \"catalog\"\nkeys = [\"" + key + "\"]", "absolute path", ""},
+		{"mirror", "[debian]\nmirror = \"deb.example\"", "debian.mirror", ""},
+		{"proxy", "[debian]\nproxy = \"u:secret@proxy:1\"", "debian.proxy", ""},
+		{"keyring", "[debian]\nkeyring = \"keys\"", "debian.keyring", ""},
+	} {
+		_, err := Parse("f", []byte(tc.text))
+		if !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), tc.say) || !strings.Contains(banger.HintOf(err), tc.hint) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v (hint %q), want %q and hint %q", tc.name, err, banger.HintOf(err), tc.say, tc.hint)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	t.Setenv("BANGER_CONFIG", "")
+	t.Setenv("BANGER_MIRROR", "")
+	put := func(path, image string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("[images]\ndefault = \""+image+"\"\n"), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(image string) {
+		t.Helper()
+		if cfg, err := Load(); err != nil || cfg.Images.Default != image {
+			t.Errorf("Load = %+v, %v, want %s", cfg, err, image)
+		}
+	}
+	wantError := func(kind error, say, hint string) {
+		t.Helper()
+		if _, err := Load(); !errors.Is(err, kind) || !strings.Contains(err.Error(), say) || !strings.Contains(banger.HintOf(err), hint) {
+			t.Errorf("Load: %v (hint %q), want %v with %q and hint %q", err, banger.HintOf(err), kind, say, hint)
+		}
+	}
+	want(Default().Images.Default)
+	put(filepath.Join(home, ".config/banger/config.toml"), "of-home", 0o644)
+	want("of-home")
+	xdg := filepath.Join(t.TempDir(), "xdg")
+	t.Setenv("XDG_CONFIG_HOME", xdg)
+	want(Default().Images.Default)
+	put(filepath.Join(xdg, "banger/config.toml"), "of-xdg", 0o400)
+	want("of-xdg")
+	own := filepath.Join(t.TempDir(), "own.toml")
+	t.Setenv("BANGER_CONFIG", own)
+	wantError(banger.ErrNotFound, own, "BANGER_CONFIG")
+	for _, mode := range []os.FileMode{0o620, 0o602, 0o666} {
+		put(own, "own", mode)
+		wantError(banger.ErrRefused, own, "chmod go-w "+own)
+	}
+	put(own, "own", 0o600)
+	want("own")
+	t.Setenv("BANGER_MIRROR", "http://elsewhere/debian")
+	if cfg, err := Load(); err != nil || cfg.Debian.Mirror != "http://elsewhere/debian" {
+		t.Errorf("mirror %q, %v", cfg.Debian.Mirror, err)
+	}
+	if os.Getuid() == 0 {
+		if err := os.Chown(own, 12345, 0); err != nil {
+			t.Fatal(err)
+		}
+		wantError(banger.ErrRefused, "12345", "chown")
+	}
+	if err := errors.Join(os.Remove(own), syscall.Mkfifo(own, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(banger.ErrInvalid, "regular", "")
+	if err := errors.Join(os.Remove(own), os.WriteFile(own, bytes.Repeat([]byte("\n"), maxFile+1), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(banger.ErrInvalid, "1 MiB", "")
+	t.Setenv("BANGER_CONFIG", "own.toml")
+	wantError(banger.ErrInvalid, "absolute", "")
+}
+
+// The page has every key and no other, and shows the values that hold without a file.
+func TestDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+\\.[a-z_]+)` \\|").FindAllSubmatch(page, -1) {
+		documented = append(documented, string(row[1]))
+	}
+	if diff := cmp.Diff(Keys(), documented); diff != "" {
+		t.Errorf("docs/config.md (-keys +documented):\n%s", diff)
+	}
+	example := regexp.MustCompile("(?s)```toml\n(.*?)```").FindSubmatch(page)
+	if example == nil {
+		t.Fatal("docs/config.md has no example")
+	}
+	cfg, err := Parse("docs/config.md", example[1])
+	cfg.Catalog.Keys = slices.Clip(cfg.Catalog.Keys)
+	want := Default()
+	want.Catalog.Keys = []PublicKey{}
+	if diff := cmp.Diff(want, cfg); diff != "" || err != nil {
+		t.Errorf("the example: %v\n%s", err, diff)
+	}
+	for _, key := range Keys() {
+		if _, name, _ := strings.Cut(key, "."); !bytes.Contains(example[1], []byte("\n"+name+" = ")) {
+			t.Errorf("the example lacks %s", key)
+		}
+	}
+}
+
+// What Parse takes it takes again in the same way, and what it refuses it refuses with a kind.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("[images]\ndefault = \"x\"\norder = []\nmax_bytes = \"1G\"\n[catalog]\nkeys = [\"" + key + "\"]\n"))
+	f.Add([]byte("[images.order]\nx = 1\n"))
+	f.Add([]byte("images = 3\n[[catalog]]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		cfg, err := Parse("f", text)
+		if err != nil && !errors.Is(err, banger.ErrInvalid) {
+			t.Fatalf("Parse: %v has no kind", err)
+		}
+		if err == nil && cfg.validate() != nil {
+			t.Fatalf("Parse gave %+v, which does not hold", cfg)
+		}
+	})
+}
