@@ -10,9 +10,10 @@ import (
 // Image is one immutable base: images/<Key>/ in the state directory.
 type Image struct {
 	Name        string    `json:"name"`
-	Key         string    `json:"key"`        // 64 hexadecimal digits; content key of the base
-	Boot        BootKind  `json:"boot"`       // which process 1 the guest gets
-	SizeBytes   int64     `json:"size_bytes"` // apparent size of rootfs.ext4
+	Key         string    `json:"key"`              // 64 hexadecimal digits; content key of the base
+	Boot        BootKind  `json:"boot"`             // which process 1 the guest gets
+	Kernel      string    `json:"kernel,omitempty"` // what its machines boot unless told otherwise; empty: the daemon's default
+	SizeBytes   int64     `json:"size_bytes"`       // apparent size of rootfs.ext4
 	Description string    `json:"description,omitempty"`
 	Source      string    `json:"source"` // where it came from: "packages debian:bookworm"
 	CreatedAt   time.Time `json:"created_at"`

@@ -47,6 +47,7 @@ const ForceParam = "force"
 type CreateRequest struct {
 	Name      string            `json:"name,omitempty"`
 	Image     string            `json:"image,omitempty"`
+	Kernel    string            `json:"kernel,omitempty"` // empty: the image's, or the daemon's default
 	VCPU      *int              `json:"vcpu,omitempty"`
 	MemoryMiB *int              `json:"memory_mib,omitempty"`
 	DiskBytes *int64            `json:"disk_bytes,omitempty"`
@@ -61,9 +62,10 @@ type CreateRequest struct {
 
 // ImportRequest asks for an image made from what lies on the host.
 type ImportRequest struct {
-	Name string          `json:"name"`
-	Path string          `json:"path"` // absolute; the daemon opens it
-	Boot banger.BootKind `json:"boot,omitempty"`
+	Name   string          `json:"name"`
+	Path   string          `json:"path"`             // absolute; the daemon opens it
+	Boot   banger.BootKind `json:"boot,omitempty"`   // empty: system if the image has systemd
+	Kernel string          `json:"kernel,omitempty"` // what its VMs boot; empty: the default
 }
 
 // PullRequest asks for an image from a registry.
@@ -71,6 +73,8 @@ type PullRequest struct {
 	Ref      string          `json:"ref"`            // "alpine:3"
 	Name     string          `json:"name,omitempty"` // empty: from Ref
 	Boot     banger.BootKind `json:"boot,omitempty"`
+	Kernel   string          `json:"kernel,omitempty"`
+	Platform string          `json:"platform,omitempty"` // "linux/amd64", which is the default
 	Insecure bool            `json:"insecure,omitempty"` // without encryption if need be
 }
 

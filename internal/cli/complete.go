@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/client"
 )
 
 // completionTimeout bounds how long a Tab may take.
@@ -40,6 +41,28 @@ func (a *app) completeVMs(limit int, states ...banger.VMState) cobra.CompletionF
 
 // completeImages offers the images that are ready.
 func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
+		list, _ := c.Images(ctx)
+		for _, image := range list {
+			names = append(names, image.Name)
+		}
+		return names
+	})
+}
+
+// completeKernels offers the kernels that are ready.
+func (a *app) completeKernels(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
+		list, _ := c.Kernels(ctx)
+		for _, kernel := range list {
+			names = append(names, kernel.Name)
+		}
+		return names
+	})
+}
+
+// completeNames offers what the daemon knows, if one runs.
+func (a *app) completeNames(cmd *cobra.Command, list func(context.Context, *client.Client) []cobra.Completion) ([]cobra.Completion, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
 	c, err := a.dialExisting(ctx)
@@ -47,10 +70,5 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer c.Close()
-	list, _ := c.Images(ctx)
-	var names []cobra.Completion
-	for _, image := range list {
-		names = append(names, image.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return list(ctx, c), cobra.ShellCompDirectiveNoFileComp
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) imageImport() *cobra.Command {
-	var name, boot string
+	var req api.ImportRequest
 	cmd := &cobra.Command{
 		Use: "import FILE|DIR|-", Short: "make an image of what lies on this computer",
 		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, or a
@@ -38,22 +38,23 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 				return err
 			}
 			defer done()
-			if name == "" && args[0] == "-" {
+			if req.Name == "" && args[0] == "-" {
 				return inputError(cmd, "standard input has no name: give the image one with --name")
 			}
-			if name == "" {
-				name = nameOf(path)
+			if req.Name == "" {
+				req.Name = nameOf(path)
 			}
-			if err := banger.ValidateImageName(name); err != nil {
+			if err := banger.ValidateImageName(req.Name); err != nil {
 				return err
 			}
+			req.Path = path
 			c, err := a.dial(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer c.Close()
 			show, end := a.progress()
-			image, err := c.ImportImage(cmd.Context(), api.ImportRequest{Name: name, Path: path, Boot: banger.BootKind(boot)}, show)
+			image, err := c.ImportImage(cmd.Context(), req, show)
 			end()
 			if err != nil {
 				return err
@@ -61,7 +62,7 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 			return a.printMade(image)
 		},
 	}
-	imageFlags(cmd, &name, &boot, "of the file, without its ending")
+	a.imageFlags(cmd, &req.Name, &req.Boot, &req.Kernel, "of the file, without its ending")
 	return cmd
 }
 

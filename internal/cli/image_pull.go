@@ -8,8 +8,7 @@ import (
 )
 
 func (a *app) imagePull() *cobra.Command {
-	var name, boot string
-	var insecure bool
+	var req api.PullRequest
 	cmd := &cobra.Command{
 		Use: "pull REF", Short: "make an image of what a registry has",
 		Long: `REF is what "docker pull" takes. The image for linux/amd64 is taken, and boots as it is: nothing is installed in it. Private registries
@@ -25,8 +24,8 @@ take the credentials of "docker login".`,
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if name != "" {
-				if err := banger.ValidateImageName(name); err != nil {
+			if req.Name != "" {
+				if err := banger.ValidateImageName(req.Name); err != nil {
 					return err
 				}
 			}
@@ -35,8 +34,9 @@ take the credentials of "docker login".`,
 				return err
 			}
 			defer c.Close()
+			req.Ref = args[0]
 			show, end := a.progress()
-			image, err := c.PullImage(cmd.Context(), api.PullRequest{Ref: args[0], Name: name, Boot: banger.BootKind(boot), Insecure: insecure}, show)
+			image, err := c.PullImage(cmd.Context(), req, show)
 			end()
 			if err != nil {
 				return err
@@ -44,15 +44,19 @@ take the credentials of "docker login".`,
 			return a.printMade(image)
 		},
 	}
-	imageFlags(cmd, &name, &boot, "of the repository")
-	cmd.Flags().BoolVar(&insecure, "insecure", false, "ask a registry without encryption if need be")
+	a.imageFlags(cmd, &req.Name, &req.Boot, &req.Kernel, "of the repository")
+	cmd.Flags().StringVar(&req.Platform, "platform", "linux/amd64", "`platform` of the image; machines run this one alone")
+	_ = cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]cobra.Completion{"linux/amd64"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().BoolVar(&req.Insecure, "insecure", false, "ask a registry without encryption if need be")
 	return cmd
 }
 
 // imageFlags are those of the commands that make an image.
-func imageFlags(cmd *cobra.Command, name, boot *string, otherwise string) {
+func (a *app) imageFlags(cmd *cobra.Command, name *string, boot *banger.BootKind, kernel *string, otherwise string) {
 	cmd.Flags().StringVar(name, "name", "", "`name` of the image (default: "+otherwise+")")
-	cmd.Flags().StringVar(boot, "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
+	cmd.Flags().StringVar((*string)(boot), "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
+	cmd.Flags().StringVar(kernel, "kernel", "", "`kernel` that its machines boot (default: the one that vm run takes)")
+	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeKernels)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]cobra.Completion{"agent", "system"}, cobra.ShellCompDirectiveNoFileComp))
 }

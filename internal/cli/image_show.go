@@ -38,7 +38,7 @@ func (a *app) imageShow() *cobra.Command {
 				_, err := fmt.Fprintln(a.Out, image.Key)
 				return err
 			}
-			rows := [][]string{{"name", image.Name}, {"key", image.Key}, {"boot", string(image.Boot)}, {"size", banger.FormatSize(image.SizeBytes)},
+			rows := [][]string{{"name", image.Name}, {"key", image.Key}, {"boot", string(image.Boot)}, {"kernel", image.Kernel}, {"size", banger.FormatSize(image.SizeBytes)},
 				{"created", ago(a.now(), image.CreatedAt)}, {"source", image.Source}, {"description", image.Description}}
 			if c := image.Config; c != nil {
 				rows = append(rows, []string{"user", c.User}, []string{"directory", c.WorkingDir}, []string{"entry point", strings.Join(c.Entrypoint, " ")},

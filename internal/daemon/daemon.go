@@ -47,8 +47,8 @@ type VMs interface {
 type Images interface {
 	List() ([]banger.Image, error)
 	Resolve(ref string) (banger.Image, error)
-	Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error)
-	Pull(ctx context.Context, ref, name string, boot banger.BootKind, insecure bool, progress banger.ProgressFunc) (banger.Image, error)
+	Import(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error)
+	Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error)
 }
 
 // Config wires a Server.
@@ -226,7 +226,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress ba
 	if !filepath.IsAbs(req.Path) {
 		return api.Event{}, banger.Invalidf("path %q: want an absolute one", req.Path)
 	}
-	image, err := s.Images.Import(r.Context(), req.Name, req.Path, req.Boot, progress)
+	image, err := s.Images.Import(r.Context(), req, progress)
 	return api.Event{Image: &image}, err
 }
 
@@ -235,7 +235,7 @@ func (s *Server) pullImage(w http.ResponseWriter, r *http.Request, progress bang
 	if err := decode(w, r, &req); err != nil {
 		return api.Event{}, err
 	}
-	image, err := s.Images.Pull(r.Context(), req.Ref, req.Name, req.Boot, req.Insecure, progress)
+	image, err := s.Images.Pull(r.Context(), req, progress)
 	return api.Event{Image: &image}, err
 }
 

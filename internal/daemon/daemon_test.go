@@ -105,17 +105,17 @@ func (imageList) Resolve(ref string) (banger.Image, error) {
 	return banger.Image{Name: ref}, nil
 }
 
-func (imageList) Import(_ context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
-	progress.Report(banger.Progress{Stage: "image", Text: "importing image " + name})
-	if path != "/there" {
-		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "import image", Subject: path}
+func (imageList) Import(_ context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	progress.Report(banger.Progress{Stage: "image", Text: "importing image " + req.Name})
+	if req.Path != "/there" {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "import image", Subject: req.Path}
 	}
-	return banger.Image{Name: name, Boot: boot, Source: path}, nil
+	return banger.Image{Name: req.Name, Boot: req.Boot, Source: req.Path}, nil
 }
 
-func (imageList) Pull(_ context.Context, ref, name string, boot banger.BootKind, insecure bool, progress banger.ProgressFunc) (banger.Image, error) {
-	progress.Report(banger.Progress{Stage: "image", Text: "pulling image " + ref})
-	return banger.Image{Name: name, Boot: boot, Source: fmt.Sprintf("%s %v", ref, insecure)}, nil
+func (imageList) Pull(_ context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	progress.Report(banger.Progress{Stage: "image", Text: "pulling image " + req.Ref})
+	return banger.Image{Name: req.Name, Boot: req.Boot, Source: fmt.Sprintf("%s %v", req.Ref, req.Insecure)}, nil
 }
 
 func (v *vms) Detail(_ context.Context, vm banger.VM) api.VMDetail {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -54,7 +53,7 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 			return image, err
 		}
 	}
-	staging := m.Dir.ImageStaging(def.Name)
+	staging := m.newStaging(def.Name)
 	defer func() {
 		if err != nil {
 			err = errors.Join(banger.SpaceError(err, m.Dir.Images()), m.removeStaging(context.WithoutCancel(ctx), staging))
@@ -72,15 +71,16 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 	if err != nil {
 		return image, err
 	}
-	image = banger.Image{Name: def.Name, Key: keyOf(def, sum), Boot: def.Boot, SizeBytes: info.Size(), Description: def.Description,
+	image = banger.Image{Name: def.Name, Boot: def.Boot, SizeBytes: info.Size(), Description: def.Description,
 		Source: "packages debian:" + def.Suite, CreatedAt: m.Now().UTC()}
+	image.Key = keyOf(image, hex.EncodeToString(sum.Sum(nil)))
 	if err := m.removeScratch(ctx, staging); err != nil {
 		return image, err
 	}
-	if same, err := m.Get(image.Key); err == nil {
-		return same, m.removeStaging(ctx, staging)
+	if image, err = m.publishNewest(staging, image); err != nil {
+		return image, err
 	}
-	return image, m.publish(staging, image)
+	return image, os.RemoveAll(staging.Path)
 }
 
 func checkSpace(dir string) error {
@@ -93,18 +93,6 @@ func checkSpace(dir string) error {
 			Err: fmt.Errorf("not enough disk space: %s free, %s needed", banger.FormatSize(free), banger.FormatSize(neededSpace))}
 	}
 	return nil
-}
-
-// keyOf is the content key: what mmdebstrap gave, and what is done to it.
-func keyOf(def definition, content hash.Hash) string {
-	recipe, _ := json.Marshal(struct {
-		Format  int
-		Name    string
-		Boot    banger.BootKind
-		Content string
-	}{format, def.Name, def.Boot, hex.EncodeToString(content.Sum(nil))})
-	key := sha256.Sum256(recipe)
-	return hex.EncodeToString(key[:])
 }
 
 // bootstrap runs mmdebstrap and writes rootfs and seed from its tar as it comes.

@@ -6,6 +6,7 @@ package image
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 
 	"banger"
 	"banger/internal/atomicfile"
+	"banger/internal/oci"
 	"banger/internal/statedir"
 )
 
@@ -35,10 +37,13 @@ type Config struct {
 // Manager makes and finds the images of one state directory.
 type Manager struct {
 	Config
-	scratch string // where mmdebstrap gets its directory
+	scratch    string // where mmdebstrap gets its directory
+	registries *oci.Registries
+	// publishing keeps two images of one key apart.
+	publishing sync.Mutex
 
-	mu     sync.Mutex
-	builds map[string]*build // by name
+	mu   sync.Mutex
+	jobs map[string]*job // by what they do
 }
 
 // New makes a Manager. It does no I/O.
@@ -46,18 +51,7 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Manager{Config: cfg, scratch: scratchDir, builds: map[string]*build{}}
-}
-
-// build is one image being made for everyone who waits for it.
-type build struct {
-	cancel  context.CancelFunc
-	done    chan struct{}
-	image   banger.Image // once done
-	err     error
-	waiting map[int]banger.ProgressFunc // under Manager.mu
-	next    int
-	last    banger.Progress // what a late waiter hears first
+	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs()), jobs: map[string]*job{}}
 }
 
 // Ensure gives the newest image of that name and builds it when there is none, as stage "image". Callers share one build; it ends
@@ -79,72 +73,15 @@ func (m *Manager) Ensure(ctx context.Context, name string, progress banger.Progr
 	if m.Mirror != "" {
 		def.Mirror = m.Mirror
 	}
-	b, leave := m.join(def, progress)
-	defer leave()
-	select {
-	case <-b.done:
-		return b.image, b.err
-	case <-ctx.Done():
-		return banger.Image{}, fmt.Errorf("build image %s: %w", name, ctx.Err())
-	}
-}
-
-// join takes part in the build of def and starts it when nobody has yet.
-func (m *Manager) join(def definition, progress banger.ProgressFunc) (b *build, leave func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	b = m.builds[def.Name]
-	if b == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		b = &build{cancel: cancel, done: make(chan struct{}), waiting: map[int]banger.ProgressFunc{}}
-		m.builds[def.Name] = b
-		go m.run(ctx, def, b)
-	} else if b.last.Stage != "" {
-		progress.Report(b.last)
-	}
-	ticket := b.next
-	b.next++
-	b.waiting[ticket] = progress
-	return b, func() { m.leave(b, ticket) }
-}
-
-// leave waits for a build that it ends: its caller must find nothing left.
-func (m *Manager) leave(b *build, ticket int) {
-	m.mu.Lock()
-	delete(b.waiting, ticket)
-	last := len(b.waiting) == 0
-	m.mu.Unlock()
-	if last {
-		b.cancel()
-		<-b.done
-	}
-}
-
-func (m *Manager) run(ctx context.Context, def definition, b *build) {
-	defer b.cancel()
-	progress := banger.ProgressFunc(func(p banger.Progress) { m.tell(b, p) })
-	end := progress.Begin("image", "building image "+def.Name)
-	b.image, b.err = m.build(ctx, def, progress)
-	if b.err == nil {
+	return m.share(ctx, "build image "+name, "build "+name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		end := progress.Begin("image", "building image "+name)
+		image, err := m.build(ctx, def, progress)
+		if err != nil {
+			return image, &banger.Error{Op: "build image", Subject: name, Err: err}
+		}
 		end()
-	} else {
-		b.err = &banger.Error{Op: "build image", Subject: def.Name, Err: b.err}
-	}
-	m.mu.Lock()
-	delete(m.builds, def.Name)
-	m.mu.Unlock()
-	close(b.done)
-}
-
-// tell reports to everyone who waits.
-func (m *Manager) tell(b *build, p banger.Progress) {
-	m.mu.Lock()
-	b.last = p
-	waiting := slices.Collect(maps.Values(b.waiting))
-	m.mu.Unlock()
-	for _, progress := range waiting {
-		progress.Report(p)
-	}
+		return image, nil
+	})
 }
 
 func (m *Manager) unknown(name string, names []string) error {
@@ -281,17 +218,26 @@ func (m *Manager) CleanUp(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// newStaging names a staging directory that nobody has.
+func (m *Manager) newStaging(name string) statedir.ImageDir {
+	return m.Dir.ImageStaging(name + "-" + strings.ToLower(rand.Text()[:8]))
+}
+
 // publish gives a finished staging directory its final name.
 func (m *Manager) publish(staging statedir.ImageDir, image banger.Image) error {
-	text, err := json.MarshalIndent(image, "", "\t")
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(staging.Manifest(), append(text, '\n'), 0o600); err != nil {
+	if err := writeManifest(staging, image); err != nil {
 		return err
 	}
 	if err := os.Rename(staging.Path, m.Dir.Image(image.Key).Path); err != nil {
 		return fmt.Errorf("publish image: %w", err)
 	}
 	return atomicfile.SyncDir(m.Dir.Images())
+}
+
+func writeManifest(dir statedir.ImageDir, image banger.Image) error {
+	text, err := json.MarshalIndent(image, "", "\t")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(dir.Manifest(), append(text, '\n'), 0o600)
 }

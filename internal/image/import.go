@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,104 +13,147 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
+	"banger/internal/oci"
 	"banger/internal/statedir"
 	"banger/internal/tree"
 )
 
-// Import makes an image from what lies at path, as stage "image": an OCI layout or an archive of one, an archive of
-// docker save, a tar of a root file system (each also compressed), or a directory with one. An empty boot finds out whether
-// the image has an init of its own. On error nothing is left.
+// Import makes an image from what lies at the request's path, as stage "image": an OCI layout or an archive of one, an archive of
+// docker save, a tar of a root file system (each also compressed), or a directory with one. On error nothing is left.
 // Errors: ErrInvalid for what is no image and for a bad name; ErrConflict for a name that banger builds itself; ErrCorrupt for
 // content that is not what its digest says; ErrUnavailable without disk space.
-func (m *Manager) Import(ctx context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
-	return m.make(ctx, job{"import image " + name, "importing image " + name, name, boot}, progress, func(staging statedir.ImageDir, report func(int64)) (*source, error) {
-		return openSource(ctx, path, staging, report)
+func (m *Manager) Import(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	p := plan{op: "import image " + req.Name, text: "importing image " + req.Name, image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel}}
+	return m.make(ctx, p, progress, func(staging statedir.ImageDir) (*source, error) {
+		return openSource(ctx, req.Path, staging, func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: n}) })
 	})
 }
 
-// job is one image to make.
-type job struct {
-	op, text string // for errors, for progress
-	name     string
-	boot     banger.BootKind // empty: find out
+// plan says what to make of a source.
+type plan struct {
+	op, text string       // for errors, for progress
+	image    banger.Image // its name, kernel and boot kind, which may be empty: find out
+}
+
+func (p plan) validate() error {
+	if err := banger.ValidateImageName(p.image.Name); err != nil {
+		return err
+	}
+	if boot := p.image.Boot; boot != "" && boot != banger.BootAgent && boot != banger.BootSystem {
+		return banger.Invalidf("boot %q: want agent or system", boot)
+	}
+	if known, err := definitions(); err != nil || known[p.image.Name].Name != "" {
+		return errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Err: errors.New("banger builds the image of that name itself"), Hint: "choose another name"})
+	}
+	return nil
 }
 
 // make makes an image of the source that open gives.
-func (m *Manager) make(ctx context.Context, j job, progress banger.ProgressFunc, open func(staging statedir.ImageDir, report func(int64)) (*source, error)) (image banger.Image, err error) {
-	name, boot := j.name, j.boot
+func (m *Manager) make(ctx context.Context, p plan, progress banger.ProgressFunc, open func(staging statedir.ImageDir) (*source, error)) (image banger.Image, err error) {
 	defer func() {
 		if err != nil {
-			err = &banger.Error{Op: j.op, Err: banger.SpaceError(err, m.Dir.Images())}
+			err = &banger.Error{Op: p.op, Err: banger.SpaceError(err, m.Dir.Images())}
 		}
 	}()
-	if err := banger.ValidateImageName(name); err != nil {
+	if err := p.validate(); err != nil {
 		return image, err
 	}
-	if boot != "" && boot != banger.BootAgent && boot != banger.BootSystem {
-		return image, banger.Invalidf("boot %q: want agent or system", boot)
-	}
-	if known, err := definitions(); err != nil || known[name].Name != "" {
-		return image, errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Err: errors.New("banger builds the image of that name itself"), Hint: "choose another name"})
-	}
-	end := progress.Begin("image", j.text)
-	staging := m.Dir.ImageStaging(name + "-" + strings.ToLower(rand.Text()[:8]))
+	end := progress.Begin("image", p.text)
+	staging := m.newStaging(p.image.Name)
 	if err := os.Mkdir(staging.Path, 0o700); err != nil {
 		return image, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(staging.Path)) }()
-	src, err := open(staging, func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: j.text, Bytes: n}) })
+	src, err := open(staging)
 	if err != nil {
 		return image, err
 	}
-	init := &initFinder{}
-	err = writeTree(ctx, name, src.created, init.watch(withoutRuntime(src.tree)), staging)
-	if err := errors.Join(err, src.close()); err != nil {
+	image = p.image
+	image.Source, image.Config, image.CreatedAt = src.from, src.config, m.Now().UTC()
+	if err := m.fill(ctx, staging, src, &image); err != nil {
 		return image, err
 	}
-	image = banger.Image{Name: name, Boot: boot, Source: src.from, Config: src.config, CreatedAt: m.Now().UTC()}
-	if boot == "" {
-		image.Boot = init.kind()
-	}
-	if image.SizeBytes, image.Key, err = m.importKey(staging, image); err != nil {
-		return image, err
-	}
-	if err := src.discard(); err != nil {
-		return image, err
-	}
-	if same, err := m.Get(image.Key); err == nil {
-		end()
-		return same, nil
-	}
-	if err := m.publish(staging, image); err != nil {
+	if image, err = m.publishNewest(staging, image); err != nil {
 		return image, err
 	}
 	end()
 	return image, nil
 }
 
-// importKey is the content key: the bytes of the base, and what else VMs get from the image.
-func (m *Manager) importKey(staging statedir.ImageDir, image banger.Image) (size int64, key string, err error) {
-	base, err := os.Open(staging.Rootfs())
+// fill writes what a source gives to the staging directory, unless an image with that content is here already, and sets what is known
+// then: key, size, boot kind.
+func (m *Manager) fill(ctx context.Context, staging statedir.ImageDir, src *source, image *banger.Image) (err error) {
+	defer func() { err = errors.Join(err, src.close()) }()
+	if src.identity != "" {
+		image.Key = keyOf(*image, src.identity)
+		if _, err := m.Get(image.Key); err == nil {
+			return nil
+		}
+	}
+	init := &initFinder{}
+	if err := writeTree(ctx, image.Name, time.Unix(0, 0), init.watch(withoutRuntime(src.tree)), staging); err != nil {
+		return err
+	}
+	if image.Boot == "" {
+		image.Boot = init.kind()
+	}
+	size, content, err := contentOf(staging.Rootfs(), src.identity == "")
+	if err != nil {
+		return err
+	}
+	if image.SizeBytes = size; src.identity == "" {
+		image.Key = keyOf(*image, content)
+	}
+	return src.discard()
+}
+
+// contentOf gives the size of a base and, when asked for, its digest.
+func contentOf(rootfs string, digest bool) (size int64, content string, err error) {
+	base, err := os.Open(rootfs)
 	if err != nil {
 		return 0, "", err
 	}
 	defer base.Close()
-	sum := sha256.New()
-	if size, err = io.Copy(sum, base); err != nil {
-		return 0, "", err
+	info, err := base.Stat()
+	if err != nil || !digest {
+		return info.Size(), "", err
 	}
-	recipe, err := json.Marshal(struct {
+	sum := sha256.New()
+	_, err = io.Copy(sum, base)
+	return info.Size(), hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// keyOf is the content key: what the base is made of, and what else VMs get from the image.
+func keyOf(image banger.Image, content string) string {
+	recipe, _ := json.Marshal(struct {
 		Format  int
 		Name    string
 		Boot    banger.BootKind
-		Config  *banger.ImageConfig
+		Kernel  string              `json:",omitempty"`
+		Config  *banger.ImageConfig `json:",omitempty"`
 		Content string
-	}{format, image.Name, image.Boot, image.Config, hex.EncodeToString(sum.Sum(nil))})
-	if err != nil {
-		return 0, "", err
+	}{format, image.Name, image.Boot, image.Kernel, image.Config, content})
+	key := sha256.Sum256(recipe)
+	return hex.EncodeToString(key[:])
+}
+
+// publishNewest publishes an image, or makes the one with its key the newest of its name.
+func (m *Manager) publishNewest(staging statedir.ImageDir, image banger.Image) (banger.Image, error) {
+	m.publishing.Lock()
+	defer m.publishing.Unlock()
+	same, err := m.Get(image.Key)
+	switch {
+	case errors.Is(err, banger.ErrNotFound):
+		return image, m.publish(staging, image)
+	case err != nil: // damaged: what its machines lack is made good
+		return image, errors.Join(m.Delete(image.Key), m.publish(staging, image))
 	}
-	whole := sha256.Sum256(recipe)
-	return size, hex.EncodeToString(whole[:]), nil
+	if newest, err := m.find(same.Name); err == nil && newest.Key == same.Key {
+		return same, nil
+	}
+	same.CreatedAt = image.CreatedAt
+	return same, writeManifest(m.Dir.Image(same.Key), same)
 }
 
 // withoutRuntime leaves out what the guest's kernel makes, an id that each machine has to itself, and times that tell when
@@ -155,13 +197,24 @@ func (f *initFinder) kind() banger.BootKind {
 
 // source is an image's tree before it is written.
 type source struct {
-	tree    tree.Source
-	config  *banger.ImageConfig
-	created time.Time
-	from    string
-	closers []func() error
-	spool   string // what must go before the image is published; may be empty
-	report  func(read int64)
+	tree     tree.Source
+	config   *banger.ImageConfig
+	from     string
+	identity string // stands for the tree's content where that is known before it is read; may be empty
+	closers  []func() error
+	spool    string // what must go before the image is published; may be empty
+}
+
+// take makes an OCI image the source.
+func (s *source) take(img *oci.Image, from string) {
+	s.tree, s.config, s.identity, s.from = img.Tree, img.Config, img.Identity, from
+	s.closers = append(s.closers, img.Close)
+}
+
+func imageSource(img *oci.Image, from string) *source {
+	s := &source{}
+	s.take(img, from)
+	return s
 }
 
 func (s *source) close() error {

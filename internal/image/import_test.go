@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/ext4/read"
 	"banger/internal/testenv"
 	"banger/internal/tree"
@@ -201,7 +202,7 @@ func TestImport(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newManager(t, "exit 1")
 			var stages []string
-			image, err := m.Import(t.Context(), "app", tc.path, "", func(p banger.Progress) { stages = append(stages, p.Stage) })
+			image, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: tc.path}, func(p banger.Progress) { stages = append(stages, p.Stage) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,7 +235,7 @@ func TestImport(t *testing.T) {
 			if tc.name == "pipe" {
 				return
 			}
-			if again, err := m.Import(t.Context(), "app", tc.path, "", nil); err != nil || again.Key != image.Key {
+			if again, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: tc.path}, nil); err != nil || again.Key != image.Key {
 				t.Errorf("again: %+v, %v", again, err)
 			}
 		})
@@ -244,7 +245,7 @@ func TestImport(t *testing.T) {
 func TestImportFindsTheInit(t *testing.T) {
 	path := save(t, tarOf(t, append(rootEntries(), text("usr/lib/systemd/systemd", "x"))...))
 	for boot, want := range map[banger.BootKind]banger.BootKind{"": banger.BootSystem, banger.BootAgent: banger.BootAgent} {
-		if image, err := newManager(t, "").Import(t.Context(), "app", path, boot, nil); err != nil || image.Boot != want {
+		if image, err := newManager(t, "").Import(t.Context(), api.ImportRequest{Name: "app", Path: path, Boot: boot}, nil); err != nil || image.Boot != want {
 			t.Errorf("boot %q: %q, %v", boot, image.Boot, err)
 		}
 	}
@@ -301,7 +302,7 @@ func TestImportRefuses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newManager(t, "exit 1")
-			_, err := m.Import(t.Context(), tc.image, tc.path, "", nil)
+			_, err := m.Import(t.Context(), api.ImportRequest{Name: tc.image, Path: tc.path}, nil)
 			if err == nil || tc.kind != nil && !errors.Is(err, tc.kind) || !strings.Contains(err.Error(), tc.say) {
 				t.Errorf("%v, want one with %q", err, tc.say)
 			}
@@ -323,7 +324,7 @@ func TestImportIsInterrupted(t *testing.T) {
 	if _, err := w.Write(tarOf(t, rootEntries()...)[:1024]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Import(ctx, "app", fmt.Sprintf("/proc/self/fd/%d", r.Fd()), "", nil); err == nil {
+	if _, err := m.Import(ctx, api.ImportRequest{Name: "app", Path: fmt.Sprintf("/proc/self/fd/%d", r.Fd())}, nil); err == nil {
 		t.Error("a pipe that gives nothing became an image")
 	}
 	wantNothing(t, m)
@@ -331,7 +332,7 @@ func TestImportIsInterrupted(t *testing.T) {
 
 func TestDeleteAndResolve(t *testing.T) {
 	m := newManager(t, "exit 1")
-	image, err := m.Import(t.Context(), "app", save(t, tarOf(t, rootEntries()...)), "", nil)
+	image, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: save(t, tarOf(t, rootEntries()...))}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,48 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"regexp"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	imageref "github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
+	"banger/internal/api"
+	"banger/internal/oci"
 	"banger/internal/statedir"
 )
 
-// Pull makes an image of what a registry has under ref, as stage "image". An empty imageName is taken from ref. Credentials
-// are those of docker's configuration. With insecure a registry elsewhere than on this computer may be asked without
-// encryption. On error nothing is left.
-// Errors: ErrInvalid for a bad ref or name; ErrNotFound; ErrRefused when the registry wants other credentials; ErrUnavailable
-// when it does not answer; those of [Manager.Import].
-func (m *Manager) Pull(ctx context.Context, ref, imageName string, boot banger.BootKind, insecure bool, progress banger.ProgressFunc) (banger.Image, error) {
+// Pull makes an image of what a registry has under the request's reference, as stage "image". An empty name is taken from that.
+// Credentials are those of docker's configuration. Layers come in parallel, stay in the cache, and are unpacked as they come. Two
+// equal pulls share one. On error nothing is left but what has come into the cache.
+// Errors: ErrInvalid for a bad reference, name or platform; ErrNotFound; ErrRefused when the registry wants other credentials;
+// ErrUnavailable when it does not answer; those of [Manager.Import].
+func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
 	var options []imageref.Option
-	if insecure {
+	if req.Insecure {
 		options = append(options, imageref.Insecure)
 	}
-	parsed, err := imageref.ParseReference(ref, options...)
+	ref, err := imageref.ParseReference(req.Ref, options...)
 	if err != nil {
-		return banger.Image{}, &banger.Error{Kind: banger.ErrInvalid, Op: "image reference", Subject: fmt.Sprintf("%.300q", ref), Err: errors.New("it is none"),
+		return banger.Image{}, &banger.Error{Kind: banger.ErrInvalid, Op: "image reference", Subject: fmt.Sprintf("%.300q", req.Ref), Err: errors.New("it is none"),
 			Hint: "for example: alpine:3 or registry.example/team/app@sha256:…"}
 	}
-	if imageName == "" {
-		imageName = nameOf(parsed)
+	if req.Platform != "" && req.Platform != oci.Platform {
+		return banger.Image{}, &banger.Error{Kind: banger.ErrInvalid, Op: "platform", Subject: fmt.Sprintf("%.100q", req.Platform),
+			Err: errors.New("machines on this computer run " + oci.Platform)}
 	}
-	return m.make(ctx, job{"pull image " + parsed.String(), "pulling image " + parsed.String(), imageName, boot}, progress, func(_ statedir.ImageDir, report func(int64)) (*source, error) {
-		img, err := remote.Image(parsed, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
-			remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}), remote.WithUserAgent("banger"),
-			remote.WithTransport(encrypted{remote.DefaultTransport, insecure}))
-		if err != nil {
-			return nil, registryError(err)
+	if req.Name == "" {
+		req.Name = nameOf(ref)
+	}
+	p := plan{op: "pull image " + ref.String(), text: "pulling image " + ref.String(), image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel}}
+	if err := p.validate(); err != nil {
+		return banger.Image{}, &banger.Error{Op: p.op, Err: err}
+	}
+	return m.share(ctx, p.op, fmt.Sprintf("%s %+v", p.op, req), progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		opts := oci.Options{Limits: limits, Report: func(done, total int64) {
+			progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: done, Total: total})
+		}}
+		var img *oci.Image
+		open := func(statedir.ImageDir) (src *source, err error) {
+			if img, err = m.registries.Open(ctx, ref, req.Insecure, opts); err != nil {
+				return nil, err
+			}
+			return imageSource(img, ref.String()), nil
 		}
-		src := &source{from: parsed.String(), report: report}
-		return src, src.openImage(img)
+		image, err := m.make(ctx, p, progress, open)
+		if !errors.Is(err, banger.ErrCorrupt) || img == nil {
+			return image, err
+		}
+		if cached, forgetErr := img.Forget(); !cached || forgetErr != nil { // else it may be the cache's fault: a computer lost power
+			return image, errors.Join(err, forgetErr)
+		}
+		return m.make(ctx, p, progress, open)
 	})
 }
 
@@ -59,42 +73,4 @@ func nameOf(ref imageref.Reference) string {
 		text += "-" + tag.TagStr()
 	}
 	return strings.Trim(noName.ReplaceAllString(strings.ToLower(text), "-"), "._-")
-}
-
-// encrypted refuses to speak in the clear to another computer unless that was asked for.
-type encrypted struct {
-	next     http.RoundTripper
-	insecure bool
-}
-
-func (e encrypted) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !e.insecure && !isLoopback(r.URL.Hostname()) {
-		return nil, &banger.Error{Kind: banger.ErrRefused, Op: "ask registry", Subject: r.URL.Host, Err: errors.New("it would be asked without encryption"), Hint: "if that is meant: --insecure"}
-	}
-	return e.next.RoundTrip(r)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// registryError gives an error of the conversation with a registry its kind.
-func registryError(err error) error {
-	if banger.KindName(err) != "internal" {
-		return err
-	}
-	kind, hint := banger.ErrUnavailable, "look at the network and at the name of the registry"
-	if answer, ok := errors.AsType[*transport.Error](err); ok {
-		switch {
-		case answer.StatusCode == http.StatusNotFound:
-			kind, hint = banger.ErrNotFound, "look at the name and the tag"
-		case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden:
-			kind, hint = banger.ErrRefused, "sign in: docker login, or look at the name: registries refuse what they do not have"
-		}
-	}
-	if errors.Is(err, context.Canceled) {
-		kind, hint = banger.ErrInterrupted, ""
-	}
-	return &banger.Error{Kind: kind, Err: err, Hint: hint}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"banger"
+	"banger/internal/api"
 )
 
 // serveRegistry serves an empty registry on this computer; around may wrap it.
@@ -69,7 +70,7 @@ func TestPull(t *testing.T) {
 	for _, tc := range []struct{ ref, name, want string }{
 		{host + "/team/app:1.2", "", "app-1.2"}, {host + "/team/app:1.2", "mine", "mine"}, {host + "/team/app@" + digest.String(), "mine", "mine"}, {host + "/team/multi", "", "multi"},
 	} {
-		image, err := m.Pull(t.Context(), tc.ref, tc.name, "", false, nil)
+		image, err := m.Pull(t.Context(), api.PullRequest{Ref: tc.ref, Name: tc.name}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +102,7 @@ func TestPullWithCredentials(t *testing.T) {
 	config := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", config)
 	m := newManager(t, "exit 1")
-	if _, err := m.Pull(t.Context(), host+"/app:1", "", "", false, nil); !errors.Is(err, banger.ErrRefused) || strings.Contains(err.Error(), "secret") {
+	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, banger.ErrRefused) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("without credentials: %v", err)
 	}
 	wantNothing(t, m)
@@ -109,7 +110,7 @@ func TestPullWithCredentials(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(auth), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Pull(t.Context(), host+"/app:1", "", "", false, nil); !errors.Is(err, banger.ErrNotFound) {
+	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("an image that is not there: %v", err)
 	}
 	wantNothing(t, m)
@@ -128,7 +129,7 @@ func TestPullFails(t *testing.T) {
 		{"127.0.0.1:1/app:1", false, banger.ErrUnavailable}, {"10.255.255.1:1/app:1", false, banger.ErrRefused},
 	} {
 		m := newManager(t, "exit 1")
-		if _, err := m.Pull(t.Context(), tc.ref, "", "", tc.insecure, nil); !errors.Is(err, tc.kind) {
+		if _, err := m.Pull(t.Context(), api.PullRequest{Ref: tc.ref, Insecure: tc.insecure}, nil); !errors.Is(err, tc.kind) {
 			t.Errorf("%q: %v, want %v", tc.ref, err, tc.kind)
 		}
 		wantNothing(t, m)
@@ -162,7 +163,7 @@ func TestPullOfDamage(t *testing.T) {
 		damaged = true
 		m := newManager(t, "exit 1")
 		ctx, cancel := context.WithCancel(t.Context())
-		if image, err := m.Pull(ctx, host+"/app:1", "", "", false, nil); err == nil {
+		if image, err := m.Pull(ctx, api.PullRequest{Ref: host + "/app:1"}, nil); err == nil {
 			t.Errorf("a damaged layer became %+v", image)
 		}
 		cancel()

@@ -2,29 +2,20 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
-
 	"banger"
+	"banger/internal/oci"
 	"banger/internal/statedir"
 	"banger/internal/tree"
 )
-
-// maxZstdWindow bounds what a decoder remembers of its output.
-const maxZstdWindow = 128 << 20
 
 // openSource finds out what lies at path. report is told how many bytes have been read.
 func openSource(ctx context.Context, path string, staging statedir.ImageDir, report func(int64)) (*source, error) {
@@ -42,7 +33,7 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { file.SetReadDeadline(time.Unix(1, 0)) }) // a pipe may have nothing to give
-	src := &source{report: report, closers: []func() error{file.Close, func() error { stop(); return nil }}, created: time.Unix(0, 0)}
+	src := &source{closers: []func() error{file.Close, func() error { stop(); return nil }}}
 	if err := src.openFile(ctx, &counter{r: file, report: report}, path, staging); err != nil {
 		return nil, errors.Join(err, src.close())
 	}
@@ -51,8 +42,11 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 
 func openDirectory(ctx context.Context, path string, report func(int64)) (*source, error) {
 	if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
-		src := &source{from: "OCI layout " + path, report: report}
-		return src, src.openLayout(ctx, path)
+		img, err := oci.OpenLayout(ctx, path, options(report))
+		if err != nil {
+			return nil, err
+		}
+		return imageSource(img, "OCI layout "+path), nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -61,7 +55,11 @@ func openDirectory(ctx context.Context, path string, report func(int64)) (*sourc
 	if len(entries) == 0 {
 		return nil, notImage(path, "an empty directory")
 	}
-	return &source{tree: mine(tree.FromDir(path)), from: "directory " + path, created: time.Unix(0, 0)}, nil
+	return &source{tree: mine(tree.FromDir(path)), from: "directory " + path}, nil
+}
+
+func options(report func(int64)) oci.Options {
+	return oci.Options{Limits: limits, Report: func(done, _ int64) { report(done) }}
 }
 
 // mine gives root what belongs to the user who imports: in the image that user is nobody.
@@ -78,11 +76,8 @@ func mine(src tree.Source) tree.Source {
 	})
 }
 
-// archiveEntry matches what OCI layouts and archives of docker save begin with, and root file systems do not.
-var archiveEntry = regexp.MustCompile(`^(\./)?(oci-layout|index\.json|manifest\.json|repositories|blobs/.*|sha256:[0-9a-f]{64}|[0-9a-f]{64}(/.*|\.json|\.tar|\.tar\.gz)?)$`)
-
-func (s *source) openFile(ctx context.Context, r io.Reader, path string, staging statedir.ImageDir) error {
-	stream, closer, err := unpack(r)
+func (s *source) openFile(ctx context.Context, r *counter, path string, staging statedir.ImageDir) error {
+	stream, closer, err := oci.Unpack(r)
 	if err != nil {
 		return banger.Invalidf("%s: %w", path, err)
 	}
@@ -97,12 +92,22 @@ func (s *source) openFile(ctx context.Context, r io.Reader, path string, staging
 		return notImage(path, "empty")
 	case len(head) < tarBlock, err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // that of an entry with a long name: the rest was not looked at
 		return notImage(path, "no tar")
-	case first != nil && archiveEntry.MatchString(first.Name):
-		s.from = "archive " + path
-		return s.openArchive(ctx, stream, path, staging)
+	case first != nil && oci.IsArchive(first.Name):
+		return s.openArchive(ctx, stream, r.report, path, staging)
 	}
 	s.from = "tar " + path
 	s.tree = drained(tree.FromTar(stream, limits), stream)
+	return nil
+}
+
+// openArchive keeps the archive in the staging directory as long as it is read: that is done out of order.
+func (s *source) openArchive(ctx context.Context, stream io.Reader, report func(int64), path string, staging statedir.ImageDir) error {
+	s.spool = filepath.Join(staging.Path, "spool")
+	img, err := oci.OpenArchive(ctx, stream, s.spool, options(report))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	s.take(img, "archive "+path)
 	return nil
 }
 
@@ -118,38 +123,4 @@ func drained(src tree.Source, rest io.Reader) tree.Source {
 			yield(tree.Entry{}, err)
 		}
 	}
-}
-
-// unpack gives the content of a stream that may be compressed.
-func unpack(r io.Reader) (*bufio.Reader, func() error, error) {
-	const bufferSize = 128 << 10
-	in := bufio.NewReaderSize(r, bufferSize)
-	head, err := in.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
-	}
-	none := func() error { return nil }
-	switch {
-	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		z, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, nil, err
-		}
-		return bufio.NewReaderSize(z, bufferSize), z.Close, nil
-	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
-		z, err := zstd.NewReader(in, zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
-		if err != nil {
-			return nil, nil, err
-		}
-		return bufio.NewReaderSize(z, bufferSize), func() error { z.Close(); return nil }, nil
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		z, err := xz.NewReader(in)
-		if err != nil {
-			return nil, nil, err
-		}
-		return bufio.NewReaderSize(z, bufferSize), none, nil
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return bufio.NewReaderSize(bzip2.NewReader(in), bufferSize), none, nil
-	}
-	return in, none, nil
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/testenv"
 )
 
@@ -73,7 +74,7 @@ func TestImportWhatOthersMake(t *testing.T) {
 				path = layout
 			case "dir": // not a format of ours
 				testenv.Run(t, skopeo, "copy", "-q", "oci:"+layout+":app", "dir:"+path)
-				if _, err := newManager(t, "").Import(t.Context(), "app", filepath.Join(path, "manifest.json"), "", nil); !errors.Is(err, banger.ErrInvalid) {
+				if _, err := newManager(t, "").Import(t.Context(), api.ImportRequest{Name: "app", Path: filepath.Join(path, "manifest.json")}, nil); !errors.Is(err, banger.ErrInvalid) {
 					t.Errorf("a manifest alone: %v", err)
 				}
 				return
@@ -82,7 +83,7 @@ func TestImportWhatOthersMake(t *testing.T) {
 				testenv.Run(t, skopeo, append(append([]string{"copy", "-q"}, args[:len(args)-1]...), "oci:"+layout+":app", args[len(args)-1])...)
 			}
 			m := newManager(t, "")
-			image, err := m.Import(t.Context(), "app", path, "", nil)
+			image, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: path}, nil)
 			wantUmoci(t, m, image, err)
 		})
 	}
@@ -125,10 +126,10 @@ func TestPullFromRealRegistry(t *testing.T) {
 	testenv.Run(t, skopeo, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", "user:secret", "oci:"+layout+":app", "docker://"+host+"/team/app:1")
 	m := newManager(t, "")
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	if _, err := m.Pull(t.Context(), host+"/team/app:1", "", "", false, nil); !errors.Is(err, banger.ErrRefused) {
+	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/team/app:1"}, nil); !errors.Is(err, banger.ErrRefused) {
 		t.Errorf("without a password: %v", err)
 	}
 	t.Setenv("DOCKER_CONFIG", dir)
-	image, err := m.Pull(t.Context(), host+"/team/app:1", "", "", false, nil)
+	image, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/team/app:1"}, nil)
 	wantUmoci(t, m, image, err)
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	if err := spec.Validate(); err != nil {
 		return banger.VM{}, err
 	}
-	return banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: m.Defaults.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}, nil
+	return banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: req.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}, nil
 }
 
 // create holds the claim. On error everything is undone, but for a VM that did not boot.
@@ -98,11 +99,11 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
 	m.basesInUse.RLock()
 	defer m.basesInUse.RUnlock()
-	image, err := m.parts(ctx, vm, progress)
+	image, kernel, err := m.parts(ctx, vm, progress)
 	if err != nil {
 		return vm, err
 	}
-	vm.ImageKey = image.Key // stored with the next change of state
+	vm.ImageKey, vm.Kernel = image.Key, kernel // stored with the next change of state
 	end := progress.Begin("disk", "applying work seed")
 	if err := m.Homes.Create(ctx, Home{ID: vm.ID, Name: vm.Spec.Name, ImageKey: image.Key, DiskBytes: vm.Spec.DiskBytes,
 		GitName: req.GitName, GitEmail: req.GitEmail}); err != nil {
@@ -115,7 +116,9 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 	if req.Start {
 		return m.boot(ctx, vm, vmm, progress)
 	}
-	return m.update(ctx, vm.ID, func(row *banger.VM) { row.State, row.ImageKey = banger.StateStopped, vm.ImageKey })
+	return m.update(ctx, vm.ID, func(row *banger.VM) {
+		row.State, row.ImageKey, row.Kernel = banger.StateStopped, vm.ImageKey, vm.Kernel
+	})
 }
 
 // reserve stores the record. A generated name that is taken is replaced by another.
@@ -129,10 +132,11 @@ func (m *Manager) reserve(ctx context.Context, vm banger.VM, holder *proc.Handle
 	}
 }
 
-// parts gets image and kernel ready, both at once.
-func (m *Manager) parts(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (image banger.Image, err error) {
+// parts gets image and kernel ready. Which kernel is known at once unless the image, still to be made, may name one.
+func (m *Manager) parts(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (image banger.Image, kernel string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	kernel = cmp.Or(vm.Kernel, m.Defaults.Kernel)
 	var group sync.WaitGroup
 	var imageErr, kernelErr error
 	group.Go(func() {
@@ -141,12 +145,22 @@ func (m *Manager) parts(ctx context.Context, vm banger.VM, progress banger.Progr
 		}
 	})
 	group.Go(func() {
-		if _, kernelErr = m.Kernels.Ensure(ctx, vm.Kernel, progress); kernelErr != nil {
+		if known, err := m.Images.Resolve(vm.Spec.Image); err == nil {
+			kernel = cmp.Or(vm.Kernel, known.Kernel, m.Defaults.Kernel)
+		}
+		if _, kernelErr = m.Kernels.Ensure(ctx, kernel, progress); kernelErr != nil {
 			cancel()
 		}
 	})
 	group.Wait()
-	return image, firstCause(imageErr, kernelErr)
+	if err := firstCause(imageErr, kernelErr); err != nil {
+		return image, kernel, err
+	}
+	if own := cmp.Or(vm.Kernel, image.Kernel, m.Defaults.Kernel); own != kernel {
+		kernel = own
+		_, err = m.Kernels.Ensure(ctx, kernel, progress)
+	}
+	return image, kernel, err
 }
 
 // firstCause prefers the error that made the other one be canceled.

@@ -92,7 +92,7 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, progress bang
 	}
 	end := progress.Begin("boot", "starting the VM")
 	row, err := m.Store.Update(ctx, vm.ID, func(row *banger.VM) error {
-		row.State, row.ImageKey, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, "", nil
+		row.State, row.ImageKey, row.Kernel, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, vm.Kernel, "", nil
 		return nil
 	})
 	if err != nil {

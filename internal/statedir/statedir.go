@@ -3,7 +3,6 @@
 package statedir
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -57,8 +56,8 @@ func (d Dir) Ensure() error {
 	if err := checkOwned(d.Root); err != nil {
 		return err
 	}
-	for _, sub := range []string{d.Images(), d.Kernels(), d.VMs(), d.Run()} {
-		if err := os.Mkdir(sub, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	for _, sub := range []string{d.Images(), d.Blobs(), d.Kernels(), d.VMs(), d.Run()} {
+		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return &banger.Error{Kind: banger.ErrUnavailable, Op: "make state directory", Subject: sub, Err: err}
 		}
 	}
@@ -89,6 +88,7 @@ func checkOwned(path string) error {
 }
 
 func (d Dir) Images() string   { return filepath.Join(d.Root, "images") }
+func (d Dir) Blobs() string    { return filepath.Join(d.Root, "cache", "blobs", "sha256") } // files of registries by digest
 func (d Dir) Kernels() string  { return filepath.Join(d.Root, "kernels") }
 func (d Dir) VMs() string      { return filepath.Join(d.Root, "vms") }
 func (d Dir) Run() string      { return filepath.Join(d.Root, "run") }

@@ -129,15 +129,15 @@ func (images) Resolve(ref string) (banger.Image, error) {
 
 func (images) Delete(string) error { return nil }
 
-func (images) Pull(_ context.Context, ref, name string, boot banger.BootKind, _ bool, progress banger.ProgressFunc) (banger.Image, error) {
-	defer progress.Begin("image", "pulling image "+ref)()
-	return banger.Image{Name: cmp.Or(name, ref), Key: image.Key, Boot: boot, Source: ref}, nil
+func (images) Pull(_ context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "pulling image "+req.Ref)()
+	return banger.Image{Name: cmp.Or(req.Name, req.Ref), Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: req.Ref}, nil
 }
 
-func (images) Import(_ context.Context, name, path string, boot banger.BootKind, progress banger.ProgressFunc) (banger.Image, error) {
-	defer progress.Begin("image", "importing image "+name)()
-	content, err := os.ReadFile(path)
-	return banger.Image{Name: name, Key: image.Key, Boot: boot, Source: fmt.Sprintf("%d bytes", len(content))}, err
+func (images) Import(_ context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "importing image "+req.Name)()
+	content, err := os.ReadFile(req.Path)
+	return banger.Image{Name: req.Name, Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: fmt.Sprintf("%d bytes", len(content))}, err
 }
 
 type kernels struct{}
