@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"banger"
@@ -12,6 +13,7 @@ import (
 // Limits of a control file. The longest line that the archive has is a few hundred kilobytes.
 const (
 	maxControlLine  = 1 << 20
+	maxParagraph    = 8 << 20
 	maxControlBytes = 64 << 20
 )
 
@@ -24,41 +26,101 @@ func (p Paragraph) Get(name string) string { return p[strings.ToLower(name)] }
 
 // ParseControl reads paragraphs (deb822(5)), such as apt-cache prints. Errors: ErrCorrupt.
 func ParseControl(r io.Reader) ([]Paragraph, error) {
-	var paragraphs []Paragraph
-	var current Paragraph
-	field := ""
-	s := bufio.NewScanner(io.LimitReader(r, maxControlBytes))
-	s.Buffer(nil, maxControlLine)
-	for n := 1; s.Scan(); n++ {
-		line := s.Text()
-		name, value, colon := strings.Cut(line, ":")
-		switch {
-		case strings.TrimSpace(line) == "":
-			current = nil
-		case line[0] == '#':
-		case line[0] == ' ' || line[0] == '\t':
-			if current == nil {
-				return nil, fmt.Errorf("%w: control line %d continues nothing", banger.ErrCorrupt, n)
+	var all []Paragraph
+	for p, err := range paragraphs(io.LimitReader(r, maxControlBytes)) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// paragraphs reads one paragraph after the other; an error is the last.
+func paragraphs(r io.Reader) iter.Seq2[Paragraph, error] {
+	return func(yield func(Paragraph, error) bool) {
+		c := controlReader{lines: bufio.NewScanner(r)}
+		c.lines.Buffer(nil, maxControlLine)
+		for {
+			p, err := c.next()
+			if err != nil {
+				yield(nil, fmt.Errorf("%w: %w", banger.ErrCorrupt, err))
+				return
 			}
-			current[field] += "\n" + strings.TrimRight(line[1:], " \t\r")
-		case !colon || !isFieldName(name):
-			return nil, fmt.Errorf("%w: control line %d is no field: %.64q", banger.ErrCorrupt, n, line)
-		default:
-			if current == nil {
-				current = Paragraph{}
-				paragraphs = append(paragraphs, current)
+			if p == nil || !yield(p, nil) {
+				return
 			}
-			field = strings.ToLower(name)
-			if _, twice := current[field]; twice {
-				return nil, fmt.Errorf("%w: control line %d: field %.64s again", banger.ErrCorrupt, n, name)
-			}
-			current[field] = strings.TrimSpace(value)
 		}
 	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("%w: read control data: %w", banger.ErrCorrupt, err)
+}
+
+type controlReader struct {
+	lines *bufio.Scanner
+	n     int // lines read
+
+	current Paragraph // the one being read; nil between two
+	size    int       // its bytes
+	field   string
+	value   []string // lines of field so far
+}
+
+// next gives the next paragraph, nil at the end.
+func (c *controlReader) next() (Paragraph, error) {
+	c.current, c.size = nil, 0
+	for c.lines.Scan() {
+		c.n++
+		line := c.lines.Text()
+		if c.size += len(line); c.size > maxParagraph {
+			return nil, fmt.Errorf("control line %d: the paragraph has more than %s", c.n, banger.FormatSize(maxParagraph))
+		}
+		switch {
+		case strings.TrimSpace(line) != "":
+			if err := c.take(line); err != nil {
+				return nil, err
+			}
+		case c.current != nil:
+			c.endField()
+			return c.current, nil
+		}
 	}
-	return paragraphs, nil
+	if err := c.lines.Err(); err != nil {
+		return nil, fmt.Errorf("read control data: %w", err)
+	}
+	c.endField()
+	return c.current, nil
+}
+
+// take adds a line that is not empty.
+func (c *controlReader) take(line string) error {
+	name, value, colon := strings.Cut(line, ":")
+	switch {
+	case line[0] == '#':
+	case line[0] == ' ' || line[0] == '\t':
+		if c.current == nil {
+			return fmt.Errorf("control line %d continues nothing", c.n)
+		}
+		c.value = append(c.value, strings.TrimRight(line[1:], " \t\r"))
+	case !colon || !isFieldName(name):
+		return fmt.Errorf("control line %d is no field: %.64q", c.n, line)
+	default:
+		if c.current == nil {
+			c.current = Paragraph{}
+		}
+		c.endField()
+		c.field = strings.ToLower(name)
+		if _, twice := c.current[c.field]; twice {
+			return fmt.Errorf("control line %d: field %.64s again", c.n, name)
+		}
+		c.value = append(c.value, strings.TrimSpace(value))
+	}
+	return nil
+}
+
+func (c *controlReader) endField() {
+	if c.value != nil {
+		c.current[c.field] = strings.Join(c.value, "\n")
+		c.value = nil
+	}
 }
 
 // isFieldName holds deb822's rule: printable ASCII without space and colon, not beginning with '#' or '-'.

@@ -1,5 +1,9 @@
-// Package debian reads the Debian archive's formats: binary packages (deb(5): an ar archive of two tar files) and control
-// paragraphs (deb-control(5)). Everything it reads is taken for hostile. It starts no program and writes nothing.
+// Package debian gets packages from a Debian archive and reads them, where there is no apt.
+//
+// archive.go finds and downloads packages: release.go checks the signed list of an archive's files against keys.go's keys, and
+// what that list says is checked of every other file before it is unpacked. deb.go and ar.go open a package (deb(5): an ar archive
+// of two tar files), control.go reads paragraphs (deb-control(5)), version.go orders versions (deb-version(7)). Everything that is
+// read is taken for hostile. No program is started.
 package debian
 
 import (
