@@ -24,6 +24,7 @@ import (
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/oci"
+	"banger/internal/share"
 	"banger/internal/statedir"
 )
 
@@ -42,8 +43,7 @@ type Manager struct {
 	// publishing keeps two images of one key apart.
 	publishing sync.Mutex
 
-	mu   sync.Mutex
-	jobs map[string]*job // by what they do
+	jobs share.Group[banger.Image] // by what they do
 }
 
 // New makes a Manager. It does no I/O.
@@ -51,7 +51,7 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs()), jobs: map[string]*job{}}
+	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs())}
 }
 
 // Ensure gives the newest image of that name and builds it when there is none, as stage "image". Callers share one build; it ends
@@ -73,7 +73,7 @@ func (m *Manager) Ensure(ctx context.Context, name string, progress banger.Progr
 	if m.Mirror != "" {
 		def.Mirror = m.Mirror
 	}
-	return m.share(ctx, "build image "+name, "build "+name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+	return m.jobs.Do(ctx, "build image "+name, "build "+name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
 		end := progress.Begin("image", "building image "+name)
 		image, err := m.build(ctx, def, progress)
 		if err != nil {

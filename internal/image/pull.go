@@ -41,7 +41,7 @@ func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger
 	if err := p.validate(); err != nil {
 		return banger.Image{}, &banger.Error{Op: p.op, Err: err}
 	}
-	return m.share(ctx, p.op, fmt.Sprintf("%s %+v", p.op, req), progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+	return m.jobs.Do(ctx, p.op, fmt.Sprintf("%s %+v", p.op, req), progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
 		opts := oci.Options{Limits: limits, Report: func(done, total int64) {
 			progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: done, Total: total})
 		}}
