@@ -235,3 +235,26 @@ func describe(dst, src string, err error) error {
 	}
 	return described
 }
+
+// Fill writes all that r gives to f, which is empty, and leaves holes where long runs of zeros are. It gives the size. Errors are those
+// of r, f and ctx.
+func Fill(ctx context.Context, f *os.File, r io.Reader) (size int64, err error) {
+	buffer := make([]byte, bufferSize)
+	for {
+		if err := ctx.Err(); err != nil {
+			return size, err
+		}
+		n, err := io.ReadFull(r, buffer)
+		if writeErr := writeFilled(f, buffer[:n], size); writeErr != nil {
+			return size, writeErr
+		}
+		size += int64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		}
+		if err != nil {
+			return size, err
+		}
+	}
+	return size, f.Truncate(size)
+}
