@@ -54,7 +54,7 @@ type Ready struct {
 
 // System tells how the image's init came up.
 type System struct {
-	State string `json:"state"` // "running", "degraded", "timeout"
+	State string `json:"state"` // "running", "degraded", "maintenance", "stopping"; "timeout" when it did not come up
 }
 
 // PowerOff asks the guest to sync and power off.

@@ -56,6 +56,9 @@ func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFl
 	if detail.State != banger.StateRunning {
 		return streamError{notRunning(name, detail.State)}
 	}
+	if err := a.awaitInit(cmd.Context(), detail, flags.wait); err != nil {
+		return err
+	}
 	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, User: flags.user})
 	if argv == nil {
 		a.remind(detail)

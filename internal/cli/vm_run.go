@@ -93,6 +93,9 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 			return streamError{err}
 		}
 	}
+	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
+		return err
+	}
 	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, User: req.User})
 	if flags.remove {
 		return firstError(err, a.removeVM(ctx, detail))

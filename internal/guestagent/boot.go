@@ -70,7 +70,7 @@ func (c *clock) done(step string) {
 // image's init, or the first process of the initrd. It returns only when it cannot go on, with an exit status.
 func Main(args []string) int {
 	if filepath.Base(args[0]) == filepath.Base(modprobe) {
-		return modprobeMain(args[1:])
+		return modprobeMain(args[1:], os.Stderr)
 	}
 	var err error
 	switch {

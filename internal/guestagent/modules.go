@@ -23,15 +23,15 @@ func loadBootModules(dir string) error {
 		return fmt.Errorf("read the list of modules: %w", err)
 	}
 	for _, name := range strings.Fields(string(order)) {
-		if err := loadModule(filepath.Join(dir, name)); err != nil {
+		if err := loadModule(filepath.Join(dir, name), ""); err != nil {
 			logf("%v", err)
 		}
 	}
 	return nil
 }
 
-// loadModule loads one file; a module that is there already is no error.
-func loadModule(file string) error {
+// loadModule loads one file with its parameters; a module that is there already is no error.
+func loadModule(file, params string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return fmt.Errorf("load module: %w", err)
@@ -41,33 +41,10 @@ func loadModule(file string) error {
 	if filepath.Ext(file) != ".ko" {
 		flags = moduleCompressed
 	}
-	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.FinitModule(int(f.Fd()), params, flags); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("load module %s: %w", filepath.Base(file), err)
 	}
 	return nil
-}
-
-// modprobeMain is what the kernel calls with "-q -- <module or alias>".
-func modprobeMain(args []string) int {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return 1
-	}
-	index := moduleIndex{filepath.Join("/lib/modules", unix.ByteSliceToString(uts.Release[:]))}
-	status := 0
-	for _, name := range args {
-		if strings.HasPrefix(name, "-") {
-			continue
-		}
-		files, err := index.resolve(name)
-		for i := 0; i < len(files) && err == nil; i++ {
-			err = loadModule(files[i])
-		}
-		if err != nil {
-			status = 1
-		}
-	}
-	return status
 }
 
 // moduleIndex is a directory with modules.dep, modules.alias and modules.builtin.

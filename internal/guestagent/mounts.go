@@ -177,6 +177,7 @@ func installSelf() error {
 	if err := os.Symlink(guestBinary, modprobe); err != nil {
 		return err
 	}
+	linkModprobe()
 	return os.WriteFile("/proc/sys/kernel/modprobe", []byte(modprobe), 0)
 }
 

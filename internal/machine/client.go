@@ -118,6 +118,11 @@ func (c Client) Ready(ctx context.Context) (Status, error) {
 	return c.status(ctx, Request{Ready: &struct{}{}})
 }
 
+// Init is Ready that also waits for the image's own init, if that is process 1, but no longer than [InitPatience].
+func (c Client) Init(ctx context.Context) (Status, error) {
+	return c.status(ctx, Request{Init: &struct{}{}})
+}
+
 // Wait waits until the run has ended. When no supervisor answers, the record of a run that has ended already counts.
 func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
 	exit, err := c.exit(ctx, Request{Wait: &struct{}{}})

@@ -34,6 +34,7 @@ type Config struct {
 type Request struct {
 	Status   *struct{}           `json:"status,omitempty"`   // → Response.Status
 	Ready    *struct{}           `json:"ready,omitempty"`    // waits until the guest is ready or the run has ended → Status
+	Init     *struct{}           `json:"init,omitempty"`     // waits until the image's init is up too, at most [InitPatience] after that → Status
 	Wait     *struct{}           `json:"wait,omitempty"`     // waits until the run has ended and exit.json is written → Exit
 	Exec     *banger.ExecRequest `json:"exec,omitempty"`     // then frames both ways
 	Console  *ConsoleRequest     `json:"console,omitempty"`  // then raw bytes to the client
@@ -63,6 +64,12 @@ type Response struct {
 	Exit   *banger.Exit      `json:"exit,omitempty"`
 }
 
+// InitPatience is what the image's init gets to come up, from when the guest is ready.
+const InitPatience = 30 * time.Second
+
+// InitStarting is an init that has not come up yet.
+const InitStarting = "starting"
+
 // Phase is where a run is.
 type Phase string
 
@@ -80,6 +87,7 @@ type Status struct {
 	Attempts int             `json:"attempts"`          // boots tried: 1 or 2
 	Timings  []banger.Timing `json:"timings,omitempty"` // host and guest side, once ready
 	BootID   string          `json:"boot_id,omitempty"`
+	Init     string          `json:"init,omitempty"` // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
 	Exit     *banger.Exit    `json:"exit,omitempty"` // once ended
 }
 

@@ -150,7 +150,7 @@ func (b *boot) isReady() bool {
 func (b *boot) answered() {
 	b.readied()
 	b.run.mu.Lock()
-	b.status.Phase = machine.PhaseReady
+	b.status.Phase, b.readyAt = machine.PhaseReady, time.Now()
 	b.run.mu.Unlock()
 	b.settle()
 }
@@ -213,7 +213,9 @@ func (b *boot) listen(stream *guest.EventStream) {
 			b.note("the guest's events end", "reason", escape(err.Error(), maxDetail))
 			return
 		case event.System != nil:
-			b.note("the image's init has come up", "state", escape(event.System.State, maxName))
+			state := escape(event.System.State, maxName)
+			b.note("the image's init has come up", "state", state)
+			b.initState(state)
 		case event.Going != nil:
 			b.note("the guest is going down", "reboot", event.Going.Reboot)
 		}

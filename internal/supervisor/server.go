@@ -118,6 +118,12 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 		}
 		status := s.snapshot()
 		resp.Status = &status
+	case req.Init != nil:
+		if !await(ctx, s.settled) || !s.awaitInit(ctx) {
+			return ctx.Err()
+		}
+		status := s.snapshot()
+		resp.Status = &status
 	default:
 		if req.Shutdown != nil {
 			s.Log.Info("shutdown", "timeout", req.Shutdown.Timeout)
@@ -139,6 +145,26 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// awaitInit waits, within bounds, for the init of a guest that is ready. It tells whether that was done before ctx ended.
+func (s *server) awaitInit(ctx context.Context) bool {
+	if s.Machine.Boot != banger.BootSystem {
+		return true
+	}
+	s.mu.Lock()
+	left := time.Until(s.readyAt.Add(s.InitPatience))
+	s.mu.Unlock()
+	patience := time.NewTimer(left)
+	defer patience.Stop()
+	select {
+	case <-s.initUp:
+	case <-s.ended:
+	case <-patience.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 func (s *server) console(ctx context.Context, conn net.Conn, follow bool) error {

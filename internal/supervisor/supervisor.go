@@ -7,6 +7,7 @@ package supervisor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -41,6 +42,8 @@ type Config struct {
 	Driver   vmm.Driver
 	Listener *net.UnixListener // machine.sock; the run closes it
 	Log      *slog.Logger      // optional: discards
+	// InitPatience is how long requests wait for the image's own init.
+	InitPatience time.Duration // optional: [machine.InitPatience]
 }
 
 // Spec is the machine that a configuration asks for.
@@ -48,7 +51,8 @@ func Spec(cfg machine.Config) vmm.Spec {
 	return vmm.Spec{
 		ID: cfg.ID, Dir: cfg.Dir, Program: cfg.QEMU, Accel: vmm.Accelerator(cfg.Accel), TSCKHz: cfg.TSCKHz,
 		VCPU: cfg.VCPU, MemoryMiB: cfg.MemoryMiB, Kernel: cfg.Vmlinux, Initrd: cfg.Initrd,
-		BootArgs: []string{"banger.boot=" + string(cfg.Boot)},
+		// The kernel has AppArmor switched on, and Docker then fails in images without the program that loads its profiles.
+		BootArgs: []string{"banger.boot=" + string(cfg.Boot), "apparmor=0"},
 		Drives: []vmm.Drive{
 			{Serial: banger.DriveBase, Path: cfg.Base, ReadOnly: true},
 			{Serial: banger.DriveModules, Path: cfg.Modules, ReadOnly: true},
@@ -75,14 +79,17 @@ type run struct {
 	requestStop context.CancelFunc
 	launched    chan struct{} // closed once boot is set
 	settled     chan struct{} // closed once the guest is ready or the run has ended
+	initUp      chan struct{} // closed once the image's init has come up
 	ended       chan struct{} // closed once status.Exit is set and recorded
 	settle      func()        // closes settled
 	launch      func()        // closes launched
+	markInit    func()        // closes initUp
 
 	mu      sync.Mutex
 	status  machine.Status
 	handles machine.Handles
-	boot    *boot // the newest
+	boot    *boot     // the newest
+	readyAt time.Time // when the guest was ready, or taken over
 }
 
 // Run runs a VM until its end, which it records and returns. It takes over the VMM of a supervisor that died. The end of
@@ -91,10 +98,12 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &run{Config: cfg, dir: statedir.VMDir{Path: cfg.Machine.Dir}, launched: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{})}
+	cfg.InitPatience = cmp.Or(cfg.InitPatience, machine.InitPatience)
+	r := &run{Config: cfg, dir: statedir.VMDir{Path: cfg.Machine.Dir}, launched: make(chan struct{}), settled: make(chan struct{}), initUp: make(chan struct{}), ended: make(chan struct{})}
 	defer cfg.Listener.Close()
 	r.settle = sync.OnceFunc(func() { close(r.settled) })
 	r.launch = sync.OnceFunc(func() { close(r.launched) })
+	r.markInit = sync.OnceFunc(func() { close(r.initUp) })
 	r.stop, r.requestStop = context.WithCancel(context.Background())
 	defer r.requestStop()
 	if err := r.prepare(); err != nil {
@@ -124,6 +133,9 @@ func (r *run) prepare() (err error) {
 		return err
 	}
 	r.status = machine.Status{Phase: machine.PhaseBooting, Accel: r.Machine.Accel, Attempts: max(1, r.handles.Attempt)}
+	if r.Machine.Boot == banger.BootSystem {
+		r.status.Init = machine.InitStarting
+	}
 	return writeJSON(r.dir.Handles(), r.handles)
 }
 
@@ -294,11 +306,20 @@ func (r *run) markReady(hello channel.Hello, timings []banger.Timing) {
 	r.mu.Lock()
 	r.status.BootID = escape(hello.BootID, maxName)
 	r.status.Timings = timings
+	r.readyAt = time.Now()
 	if r.status.Phase == machine.PhaseBooting {
 		r.status.Phase = machine.PhaseReady
 	}
 	r.mu.Unlock()
 	r.settle()
+}
+
+// initState is what the image's init says of itself.
+func (r *run) initState(state string) {
+	r.mu.Lock()
+	r.status.Init = state
+	r.mu.Unlock()
+	r.markInit()
 }
 
 // recordReady lets a later supervisor know that the guest was ready.

@@ -378,6 +378,59 @@ func TestClientVanishes(t *testing.T) {
 	}
 }
 
+func TestInit(t *testing.T) {
+	ask := func(w *world) machine.Status {
+		t.Helper()
+		status, err := w.client.Init(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	w := newWorld(t, agent)
+	w.start(t.Context())
+	if status := ask(w); status.Phase != machine.PhaseReady || status.Init != "" {
+		t.Errorf("without an init of the image: %+v", status)
+	}
+
+	w = newWorld(t, agent)
+	w.cfg.Boot = banger.BootSystem
+	w.start(t.Context())
+	if status := w.ready(); status.Init != machine.InitStarting {
+		t.Errorf("in the beginning: %+v", status)
+	}
+	go func() { w.init <- "degraded\x1b[2J" }()
+	for range 2 {
+		if status := ask(w); status.Init != `degraded\x1b[2J` {
+			t.Errorf("once it is up: %+v", status)
+		}
+	}
+
+	w = newWorld(t, agent)
+	w.cfg.Boot, w.patience = banger.BootSystem, time.Millisecond
+	done := w.start(t.Context())
+	if status := ask(w); status.Init != machine.InitStarting {
+		t.Errorf("when it takes too long: %+v", status)
+	}
+
+	w.client.Shutdown(t.Context(), 0)
+	w.finish(done)
+	w = newWorld(t, agent)
+	w.cfg.Boot = banger.BootSystem
+	done = w.start(t.Context())
+	w.ready()
+	answer := make(chan machine.Status, 1)
+	go func() {
+		status, _ := w.client.Init(context.Background())
+		answer <- status
+	}()
+	w.client.Shutdown(t.Context(), 0)
+	if status, ok := <-answer; !ok || status.Init == "running" {
+		t.Errorf("when the run ends: %+v", status)
+	}
+	w.finish(done)
+}
+
 func TestTakeOver(t *testing.T) {
 	for _, ready := range []bool{true, false} {
 		w := newWorld(t, agent)

@@ -50,13 +50,15 @@ type world struct {
 	guests []*vmmtest.MemoryGuest // one for each boot
 	specs  []vmm.Spec
 
+	patience   time.Duration         // with the image's init
+	init       chan string           // what that says
 	identified chan channel.Identify // each one that a guest gets
 }
 
 // newWorld makes a VM whose boots behave so, in order; the last one again and again.
 func newWorld(t *testing.T, behaviors ...behavior) *world {
 	t.Helper()
-	w := &world{t: t, dir: statedir.VMDir{Path: t.TempDir()}, identified: make(chan channel.Identify, 8)}
+	w := &world{t: t, dir: statedir.VMDir{Path: t.TempDir()}, identified: make(chan channel.Identify, 8), init: make(chan string)}
 	keys, err := guest.GenerateKeys("test")
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +104,7 @@ func (w *world) start(ctx context.Context) <-chan outcome {
 	done := make(chan outcome, 1)
 	go func() {
 		var o outcome
-		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: w.driver, Listener: listener})
+		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: w.driver, Listener: listener, InitPatience: w.patience})
 		done <- o
 	}()
 	w.t.Cleanup(func() { w.client.Shutdown(context.Background(), 0) })
@@ -257,6 +259,18 @@ func (w *world) events(server *guestagent.Server, conn net.Conn, powerOff func()
 		if err := channel.WriteLine(conn, &channel.FromGuest{Ready: ready}); err != nil {
 			return err
 		}
+		if w.cfg.Boot == banger.BootSystem {
+			go w.comeUp(conn)
+		}
+	}
+}
+
+// comeUp tells what the image's init says.
+func (w *world) comeUp(conn net.Conn) {
+	select {
+	case state := <-w.init:
+		channel.WriteLine(conn, &channel.FromGuest{System: &channel.System{State: state}})
+	case <-w.t.Context().Done():
 	}
 }
 
