@@ -153,6 +153,9 @@ func startInit(steps []banger.Timing) error {
 	if path == "" {
 		return fmt.Errorf("the image has no init (looked for %s): use boot kind %q", strings.Join(inits, ", "), banger.BootAgent)
 	}
+	if err := ensureMachineID(machineIDFile); err != nil {
+		logf("machine id: %v", err)
+	}
 	timings, err := json.Marshal(steps)
 	if err != nil {
 		return err

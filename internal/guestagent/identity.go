@@ -1,7 +1,9 @@
 package guestagent
 
 import (
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -13,6 +15,7 @@ import (
 )
 
 const (
+	machineIDFile = "/etc/machine-id"
 	maxClockError = 500 * time.Millisecond
 	ownAddress    = "127.0.1.1"
 	emptyHosts    = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -37,6 +40,26 @@ func applyIdentity(files settings, id *channel.Identify) {
 		note("host name", unix.Sethostname([]byte(id.HostName)))
 		note("host name", files.write(id.HostName))
 	}
+}
+
+// ensureMachineID gives a machine its id at its first boot. systemd would do so itself, but then takes the boot for the first of
+// an installation: it enables services that the image has disabled, and some distributions ask questions on the console.
+func ensureMachineID(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if id := strings.TrimSpace(string(content)); id != "" && id != "uninitialized" {
+		return nil
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id)      // never fails: crypto/rand
+	id[6] = id[6]&0x0f | 0x40 // machine-id(5): a UUID of version 4
+	id[8] = id[8]&0x3f | 0x80
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%x\n", id), 0o444); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o444)
 }
 
 func setClock(now time.Time) error {
