@@ -135,7 +135,7 @@ func (f *execFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.workdir, "workdir", "w", "", "`directory` in the VM (default: the user's home)")
 	_ = cmd.RegisterFlagCompletionFunc("workdir", cobra.NoFileCompletions)
 	f.wait = waitForSystem
-	cmd.Flags().Var(&f.wait, "wait", "`what` to wait for: system, the image's own init (at most 30 s), or agent, which is up before it")
+	cmd.Flags().Var(&f.wait, "wait", "`what` to wait for: system, the image's own init, at most 30 s; or agent")
 	_ = cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions([]cobra.Completion{string(waitForSystem), string(waitForAgent)}, cobra.ShellCompDirectiveNoFileComp))
 }
 
