@@ -163,7 +163,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	}
 	w := wiring{
 		images:  image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror}),
-		kernels: kernel.New(kernel.Config{Dir: m.dir}),
+		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring}),
 	}
 	w.vms = lifecycle.New(lifecycle.Config{
 		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: debug.FreeOSMemory,

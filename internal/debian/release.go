@@ -56,7 +56,7 @@ func openRelease(text []byte, keys Keys, now time.Time) (release, error) {
 
 const (
 	clockHint = "look at this computer's clock; if it is right, the mirror is out of date: take another"
-	keysHint  = "Debian's keys are known; the public keys of another archive come from the file that BANGER_DEBIAN_KEYRING names"
+	keysHint  = "Debian's keys are known; debian.keyring in the configuration names a file with those of another archive"
 )
 
 // verify gives the signed part of a clearsigned text. One good signature is enough: an archive signs with old and new keys.

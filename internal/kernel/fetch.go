@@ -1,133 +1,131 @@
 package kernel
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"banger"
 	"banger/internal/debian"
-	"banger/internal/proc"
 )
 
-// metaPackage depends on the newest kernel package for virtual machines.
-const metaPackage = "linux-image-cloud-amd64"
+const (
+	// metaPackage depends on the newest kernel package for virtual machines.
+	metaPackage   = "linux-image-cloud-amd64"
+	kernelPackage = "linux-image-" // what the name of a kernel's package begins with
+	// debianRelease is where the kernel comes from without apt. With apt it is the host's release.
+	debianRelease = "bookworm"
 
-// aptPackage is what apt knows of a package that it may download.
-type aptPackage struct {
-	debian.Paragraph
-	name, version string
+	downloading = "downloading" // detail of the progress
+)
+
+// tellFunc reports what is done right now, in bytes; total is 0 when it is unknown.
+type tellFunc = func(detail string, done, total int64)
+
+// download gets the kernel's package into dir, where only it is afterwards: by apt if that is there and knows it, else from
+// Debian's archive.
+// Errors: ErrUnavailable; ErrRefused and ErrCorrupt for an archive that is not what its keys signed. They name both ways.
+func (m *Manager) download(ctx context.Context, dir string, tell tellFunc) (path string, err error) {
+	path, aptErr := downloadBy(ctx, byApt, dir, tell)
+	if aptErr == nil || ctx.Err() != nil {
+		return path, aptErr
+	}
+	path, err = downloadBy(ctx, m.byArchive, dir, tell)
+	if err == nil || ctx.Err() != nil {
+		return path, err
+	}
+	hint := cmp.Or(banger.HintOf(err), "look at the network, or set debian.mirror in the configuration (or BANGER_MIRROR) to the URL of another mirror")
+	if apt := banger.HintOf(aptErr); apt != "" {
+		hint = apt + "; or " + hint
+	}
+	return "", &banger.Error{Err: fmt.Errorf("apt: %v; archive: %w", aptErr, err), Hint: hint} // the archive's failure decides the kind
 }
 
-// download lets apt get the kernel's package into dir: it has the mirrors, checks signatures and works for any user.
-// Errors: ErrUnavailable.
-func download(ctx context.Context, dir string, report func(done, total int64)) (path string, err error) {
-	pkg, err := resolve(ctx, dir)
+// downloadBy lets get download a package in a directory of its own, and moves the package alone to dir.
+func downloadBy(ctx context.Context, get func(ctx context.Context, dir string, tell tellFunc) (string, error), dir string, tell tellFunc) (path string, err error) {
+	work := filepath.Join(dir, "download")
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	got, err := get(ctx, work, tell)
 	if err != nil {
 		return "", err
 	}
-	total, err := strconv.ParseInt(pkg.Get("Size"), 10, 64)
-	if err != nil {
-		total = 0 // of use for the progress only
-	}
-	report(0, total)
-	status := &aptStatus{report: func(percent float64) { report(int64(percent/100*float64(total)), total) }}
-	err = proc.Run(ctx, proc.Command{Path: "apt-get", Args: []string{"download", "-qq", "-o", "APT::Status-Fd=1", pkg.name + "=" + pkg.version},
-		Dir: dir, Env: aptEnvironment(), Stdout: status})
-	if err != nil {
-		return "", aptFailed(ctx, err, "the package mirror may be out of reach, or apt's lists are old: look at the network, or run: sudo apt-get update")
-	}
-	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("apt-get download gave %d packages: %w", len(found), errors.Join(err, banger.ErrUnavailable))
-	}
-	return found[0], nil
+	path = filepath.Join(dir, "linux-image.deb")
+	return path, os.Rename(got, path)
 }
 
-// resolve asks apt which package the meta package stands for.
-func resolve(ctx context.Context, dir string) (aptPackage, error) {
-	const hint = "banger gets this kernel from Debian's package lists: sudo apt-get update"
-	meta, err := show(ctx, dir, metaPackage)
+// byArchive reads Debian's archive itself.
+func (m *Manager) byArchive(ctx context.Context, dir string, tell tellFunc) (path string, err error) {
+	archive, err := m.archive()
 	if err != nil {
-		return aptPackage{}, aptFailed(ctx, err, hint)
+		return "", err
 	}
-	for _, alternatives := range debian.Dependencies(meta.Get("Depends")) {
+	isKernel := func(name string) bool { return strings.HasPrefix(name, kernelPackage) }
+	found, err := archive.Find(ctx, dir, isKernel, func(done, total int64) { tell("reading Debian's package lists", done, total) })
+	if err != nil {
+		return "", err
+	}
+	pkg, err := kernelAmong(found)
+	if err != nil {
+		return "", &banger.Error{Kind: banger.ErrUnavailable, Err: err, Hint: "the mirror is not whole: try again later, or take another"}
+	}
+	path = filepath.Join(dir, "package")
+	return path, archive.Download(ctx, pkg, path, func(done int64) { tell(downloading, done, pkg.Size) })
+}
+
+// archive is Debian's, as the user has set it. Security updates are beside the main archive; a mirror of one's own may lack them.
+func (m *Manager) archive() (*debian.Archive, error) {
+	mirror := strings.TrimRight(cmp.Or(m.Mirror, debian.DebianMirror), "/")
+	archive := &debian.Archive{Now: m.Now, Suites: []debian.Suite{
+		{Mirror: mirror, Name: debianRelease, Component: "main"},
+		{Mirror: mirror + "-security", Name: debianRelease + "-security", Component: "main", Optional: m.Mirror != ""},
+	}}
+	var err error
+	if archive.HTTP, err = debian.NewClient(m.Proxy); err != nil {
+		return nil, err
+	}
+	if m.Keyring != "" {
+		archive.Keys, err = debian.ReadKeys(m.Keyring)
+	} else {
+		archive.Keys, err = debian.DebianKeys()
+	}
+	return archive, err
+}
+
+// kernelAmong gives the package that the newest meta package stands for.
+func kernelAmong(found []debian.Candidate) (debian.Candidate, error) {
+	meta, ok := debian.Newest(found, metaPackage, "")
+	if !ok {
+		return meta, fmt.Errorf("there is no package %s", metaPackage)
+	}
+	name, version, ok := kernelOf(meta.Depends)
+	if !ok {
+		return meta, fmt.Errorf("package %s %s depends on no kernel", metaPackage, meta.Version)
+	}
+	pkg, ok := debian.Newest(found, name, version)
+	if !ok {
+		return pkg, fmt.Errorf("there is no package %s %s, which %s %s depends on", name, version, metaPackage, meta.Version)
+	}
+	return pkg, nil
+}
+
+// kernelOf finds the kernel among what a meta package depends on. An empty version is any.
+func kernelOf(depends string) (name, version string, ok bool) {
+	for _, alternatives := range debian.Dependencies(depends) {
 		d := alternatives[0]
-		if !strings.HasPrefix(d.Name, "linux-image-") {
+		if !strings.HasPrefix(d.Name, kernelPackage) {
 			continue
 		}
-		wanted := d.Name
 		if d.Relation == "=" {
-			wanted += "=" + d.Version
+			version = d.Version
 		}
-		pkg, err := show(ctx, dir, wanted)
-		if err != nil {
-			return aptPackage{}, aptFailed(ctx, err, hint)
-		}
-		return pkg, nil
+		return d.Name, version, true
 	}
-	return aptPackage{}, &banger.Error{Kind: banger.ErrUnavailable, Hint: hint, Err: fmt.Errorf("apt's package %s depends on no kernel", metaPackage)}
-}
-
-// show gives apt's candidate of a package, "name" or "name=version".
-func show(ctx context.Context, dir, wanted string) (aptPackage, error) {
-	var out bytes.Buffer
-	err := proc.Run(ctx, proc.Command{Path: "apt-cache", Args: []string{"show", "--no-all-versions", wanted}, Dir: dir, Env: aptEnvironment(), Stdout: &out})
-	if err != nil {
-		return aptPackage{}, err
-	}
-	found, err := debian.ParseControl(&out)
-	if err != nil {
-		return aptPackage{}, err
-	}
-	if len(found) == 0 {
-		return aptPackage{}, fmt.Errorf("apt shows no package %s", wanted)
-	}
-	return aptPackage{found[0], found[0].Get("Package"), found[0].Get("Version")}, nil
-}
-
-func aptEnvironment() []string { return append(os.Environ(), "LC_ALL=C.UTF-8") }
-
-// aptFailed gives apt's failure its hint. A missing program has its own kind and says more about the host than a hint of ours.
-func aptFailed(ctx context.Context, err error, hint string) error {
-	switch {
-	case ctx.Err() != nil:
-		return err
-	case errors.Is(err, banger.ErrUnavailable):
-		hint = "banger fetches this kernel by apt, which Debian has; on another system copy a kernel's directory from one that has it"
-	}
-	return &banger.Error{Kind: banger.ErrUnavailable, Err: err, Hint: hint}
-}
-
-// aptStatus reads apt's status lines, "dlstatus:1:37.5:Retrieving file 1 of 1".
-type aptStatus struct {
-	report func(percent float64)
-	line   []byte
-}
-
-const maxStatusLine = 4096
-
-func (s *aptStatus) Write(p []byte) (int, error) {
-	for _, b := range p {
-		if b != '\n' {
-			if len(s.line) < maxStatusLine {
-				s.line = append(s.line, b)
-			}
-			continue
-		}
-		fields := strings.SplitN(string(s.line), ":", 4)
-		s.line = s.line[:0]
-		if len(fields) < 3 || fields[0] != "dlstatus" {
-			continue
-		}
-		if percent, err := strconv.ParseFloat(fields[2], 64); err == nil && percent >= 0 && percent <= 100 {
-			s.report(percent)
-		}
-	}
-	return len(p), nil
+	return "", "", false
 }

@@ -2,7 +2,7 @@
 // them and the guest's program.
 //
 // A kernel is made in a staging directory from a distribution's package and appears by rename; nothing of it changes afterwards
-// but the cached initrds. fetch.go gets the package, unpack.go and vmlinux.go take it apart, module.go, index.go and trie.go do
+// but the cached initrds. fetch.go gets the package, by apt.go or from Debian's archive, unpack.go and vmlinux.go take it apart, module.go, index.go and trie.go do
 // what depmod does, initrd.go makes initrds.
 package kernel
 
@@ -21,24 +21,29 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/share"
 	"banger/internal/statedir"
 )
 
 // DefaultName is the kernel that Ensure can make by itself: Debian's for virtual machines.
-const DefaultName = "debian-bookworm"
+const DefaultName = "debian-cloud"
 
 // format is the version of a kernel's directory; a manifest of another is refused.
 const format = 1
 
 // Config wires a Manager.
 type Config struct {
-	Dir statedir.Dir
-	Now func() time.Time // optional: time.Now
+	Dir     statedir.Dir
+	Mirror  string           // URL of the mirror that the default kernel comes from where there is no apt; empty: Debian's own
+	Proxy   string           // URL of the proxy to it; empty: the environment's
+	Keyring string           // file of the public keys that sign it; empty: Debian's
+	Now     func() time.Time // optional: time.Now
 }
 
 // Manager makes and finds the kernels of one state directory.
 type Manager struct {
 	Config
+	fetches share.Group[banger.Kernel] // by name
 
 	mu      sync.Mutex
 	claims  map[string]chan struct{} // closed when the claim on this kernel or initrd ends
@@ -60,28 +65,33 @@ type manifest struct {
 	BootModules []string `json:"boot_modules"` // names, in load order
 }
 
-// Ensure gives the kernel of that name. DefaultName is fetched when it is not there, as stage "kernel"; who asks for it at the
-// same time waits.
-// Errors: ErrNotFound for an unknown name; ErrUnavailable without package tools, mirror or disk space. Nothing is left behind then.
+// Ensure gives the kernel of that name. DefaultName is fetched when it is not there, as stage "kernel"; callers share one doing, which
+// ends early when all of them have left.
+// Errors: ErrNotFound for an unknown name; ErrUnavailable without mirror or disk space, ErrRefused for a mirror that is not signed
+// as it has to be. Nothing is left behind then.
 func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
 	kernel, err := m.Get(name)
 	if name != DefaultName || !errors.Is(err, banger.ErrNotFound) {
 		return kernel, err
 	}
-	end := progress.Begin("kernel", stageText(name))
-	release, err := m.claim(ctx, name)
-	if err != nil {
-		return banger.Kernel{}, fmt.Errorf("wait for kernel %s: %w", name, err)
-	}
-	defer release()
-	if kernel, err = m.Get(name); errors.Is(err, banger.ErrNotFound) { // else the one before us has made it
-		kernel, err = m.fetch(ctx, name, progress)
-	}
-	if err != nil {
-		return banger.Kernel{}, &banger.Error{Op: "fetch kernel", Subject: name, Err: err}
-	}
-	end()
-	return kernel, nil
+	op := "fetch kernel " + name
+	return m.fetches.Do(ctx, op, name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Kernel, error) {
+		end := progress.Begin("kernel", stageText(name))
+		release, err := m.claim(ctx, name)
+		if err != nil {
+			return banger.Kernel{}, fmt.Errorf("wait for kernel %s: %w", name, err)
+		}
+		defer release()
+		kernel, err := m.Get(name)
+		if errors.Is(err, banger.ErrNotFound) { // else somebody has just made it
+			kernel, err = m.fetch(ctx, name, progress)
+		}
+		if err != nil {
+			return banger.Kernel{}, &banger.Error{Op: op, Err: err}
+		}
+		end()
+		return kernel, nil
+	})
 }
 
 func stageText(name string) string { return "fetching kernel " + name }

@@ -44,7 +44,7 @@ func (m *Manager) fetch(ctx context.Context, name string, progress banger.Progre
 			err = errors.Join(banger.SpaceError(err, m.Dir.Kernels()), os.RemoveAll(staging.Path))
 		}
 	}()
-	file, err := download(ctx, staging.Path, func(done, total int64) { tell("downloading", done, total) })
+	file, err := m.download(ctx, staging.Path, tell)
 	if err != nil {
 		return kernel, err
 	}

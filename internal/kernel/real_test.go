@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -99,6 +101,31 @@ func TestRealKernel(t *testing.T) {
 		t.Errorf("the boot modules have %s, want at most %s", banger.FormatSize(total), banger.FormatSize(initrdBudget-guestBudget))
 	}
 	t.Logf("%s: vmlinux and modules %s, %d boot modules %s", kernel.Version, banger.FormatSize(kernel.SizeBytes), len(entries), banger.FormatSize(total))
+}
+
+// TestRealArchive gets the package that apt downloaded from a signed archive on loopback, without apt: the same kernel comes of it.
+func TestRealArchive(t *testing.T) {
+	_, kernel := realKernel(t)
+	archive := testenv.NewMirror(t)
+	control, deb := testenv.AptDownload(t, kernel.Source)
+	archive.Add("bookworm", control, deb)
+	name, version, _ := strings.Cut(kernel.Source, " ")
+	archive.Add("bookworm", fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nDepends: %s (= %s)\n", metaPackage, version, name, version), []byte("meta"))
+	archive.Publish(t, testenv.Release{Suite: "oldstable", Codename: "bookworm"})
+	m := withArchive(t, archive)
+	archive.SetFault(func(w http.ResponseWriter, r *http.Request, _ string, next http.HandlerFunc) {
+		next(testenv.CutAfter(w, 5<<20), r)
+	})
+	got, err := m.Ensure(t.Context(), DefaultName, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.CreatedAt = kernel.CreatedAt; !reflect.DeepEqual(got, kernel) {
+		t.Errorf("Ensure = %+v, want as by apt %+v", got, kernel)
+	}
+	if served, size := archive.Served.Load(), int64(len(deb)); served > size+size/10 {
+		t.Errorf("%d bytes were served for a package of %d", served, size)
+	}
 }
 
 // TestRealIndexes compares the indexes in modules.ext4 with depmod's of the same modules.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -92,6 +93,29 @@ func (m *Mirror) Add(suite, control string, deb []byte) (path string) {
 	defer m.mu.Unlock()
 	m.lists[suite] += strings.TrimSpace(control) + fmt.Sprintf("\nFilename: %s\nSize: %d\nSHA256: %s\n\n", path, len(deb), sum)
 	return path
+}
+
+// AptDownload lets apt get a package, "name version", and gives its control file and its content.
+func AptDownload(t testing.TB, pkg string) (control string, deb []byte) {
+	t.Helper()
+	cmd := exec.Command(RequireTool(t, "apt-get"), "download", "-qq", strings.Replace(pkg, " ", "=", 1))
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Logf("%v: %s", err, out)
+		Skip(t, "a package mirror")
+	}
+	paths, err := filepath.Glob(filepath.Join(cmd.Dir, "*.deb"))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("apt-get download gave %q, %v", paths, err)
+	}
+	if deb, err = os.ReadFile(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	text, err := exec.Command(RequireTool(t, "dpkg-deb"), "--field", paths[0]).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text), deb
 }
 
 // Release is what a suite says of itself.
