@@ -53,7 +53,7 @@ const (
 
 // Kernel is one unpacked kernel: kernels/<Name>/ in the state directory.
 type Kernel struct {
-	Name       string    `json:"name"`    // "debian-bookworm"
+	Name       string    `json:"name"`    // "debian-cloud"
 	Version    string    `json:"version"` // uname -r: "6.1.0-42-cloud-amd64"
 	Source     string    `json:"source"`  // package and version it came from
 	VmlinuxSHA string    `json:"vmlinux_sha256"`
