@@ -50,13 +50,3 @@ const (
 	BootAgent  BootKind = "agent"  // banger-guest stays process 1
 	BootSystem BootKind = "system" // the image's own init, banger-guest beside it
 )
-
-// Kernel is one unpacked kernel: kernels/<Name>/ in the state directory.
-type Kernel struct {
-	Name       string    `json:"name"`    // "debian-cloud"
-	Version    string    `json:"version"` // uname -r: "6.1.0-42-cloud-amd64"
-	Source     string    `json:"source"`  // package and version it came from
-	VmlinuxSHA string    `json:"vmlinux_sha256"`
-	SizeBytes  int64     `json:"size_bytes"` // of vmlinux and modules together
-	CreatedAt  time.Time `json:"created_at"`
-}

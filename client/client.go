@@ -149,6 +149,30 @@ func (c *Client) Kernels(ctx context.Context) ([]banger.Kernel, error) {
 	return get[[]banger.Kernel](ctx, c, api.RouteKernelList, "")
 }
 
+// OfferedKernels gives the kernels that can be had by their name.
+func (c *Client) OfferedKernels(ctx context.Context) ([]banger.KernelOffer, error) {
+	return get[[]banger.KernelOffer](ctx, c, api.RouteKernelOffer, "")
+}
+
+// ShowKernel gives one kernel by name.
+func (c *Client) ShowKernel(ctx context.Context, name string) (banger.Kernel, error) {
+	return get[banger.Kernel](ctx, c, api.RouteKernelShow, name)
+}
+
+// ImportKernel makes a kernel from what lies at absolute paths on the host, or of the host's own. Cancelling ctx undoes it.
+func (c *Client) ImportKernel(ctx context.Context, req api.ImportKernelRequest, progress banger.ProgressFunc) (banger.Kernel, error) {
+	last, err := c.events(ctx, api.RouteKernelMake, "", nil, req, progress)
+	if err != nil || last.Kernel == nil {
+		return banger.Kernel{}, err
+	}
+	return *last.Kernel, nil
+}
+
+// DeleteKernel removes a kernel and gives its record. Errors: ErrConflict while a VM uses it.
+func (c *Client) DeleteKernel(ctx context.Context, name string) (banger.Kernel, error) {
+	return get[banger.Kernel](ctx, c, api.RouteKernelDrop, name)
+}
+
 // Status is what the daemon tells about itself.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return get[api.Status](ctx, c, api.RouteStatus, "")
@@ -194,7 +218,7 @@ func (c *Client) events(ctx context.Context, route, ref string, query url.Values
 			progress.Report(*event.Progress)
 		case event.Error != nil:
 			return last, event.Error.Decode()
-		case event.VM != nil, event.Image != nil:
+		case event.VM != nil, event.Image != nil, event.Kernel != nil:
 			_, _ = io.Copy(io.Discard, resp.Body)
 			return event, nil
 		}

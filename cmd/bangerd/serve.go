@@ -82,7 +82,7 @@ func (m *Main) serve(ctx context.Context) error {
 	}
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels.List, Shutdown: end, Identify: proc.HandleOf, Log: log,
+	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
 		Status: m.status(w, time.Now())})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()

@@ -38,6 +38,10 @@ const (
 	RouteImagePull   = "POST /v1/images/pull"     // PullRequest → events, Image
 	RouteImageDelete = "DELETE /v1/images/{ref}"  // → banger.Image as it was
 	RouteKernelList  = "GET /v1/kernels"          // → []banger.Kernel
+	RouteKernelOffer = "GET /v1/kernels-offered"  // → []banger.KernelOffer
+	RouteKernelShow  = "GET /v1/kernels/{ref}"    // → banger.Kernel
+	RouteKernelMake  = "POST /v1/kernels"         // ImportKernelRequest → events, Kernel
+	RouteKernelDrop  = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
 )
 
 // ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first.
@@ -78,6 +82,12 @@ type PullRequest struct {
 	Insecure bool            `json:"insecure,omitempty"` // without encryption if need be
 }
 
+// ImportKernelRequest asks for a kernel made from what lies on the host. Its paths are absolute; the daemon opens them.
+type ImportKernelRequest struct {
+	Name string `json:"name"`
+	banger.KernelSource
+}
+
 // StopRequest bounds the guest's own power-off; past Timeout the VMM is killed.
 type StopRequest struct {
 	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
@@ -98,6 +108,7 @@ type Event struct {
 	Progress *banger.Progress  `json:"progress,omitempty"`
 	VM       *VMDetail         `json:"vm,omitempty"`
 	Image    *banger.Image     `json:"image,omitempty"`
+	Kernel   *banger.Kernel    `json:"kernel,omitempty"`
 	Error    *banger.ErrorBody `json:"error,omitempty"`
 }
 

@@ -39,6 +39,36 @@ func (a *app) completeVMs(limit int, states ...banger.VMState) cobra.CompletionF
 	}
 }
 
+// completeKernels offers the kernels that are ready, and those that can be had by name.
+func (a *app) completeKernels(offered bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		c, err := a.dialExisting(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer c.Close()
+		list, _ := c.Kernels(ctx)
+		var names []cobra.Completion
+		for _, k := range list {
+			if !slices.Contains(args, k.Name) {
+				names = append(names, k.Name)
+			}
+		}
+		if !offered {
+			return names, cobra.ShellCompDirectiveNoFileComp
+		}
+		offers, _ := c.OfferedKernels(ctx)
+		for _, offer := range offers {
+			if !slices.Contains(names, offer.Name) {
+				names = append(names, offer.Name)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 // completeImages offers the images that are ready.
 func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {

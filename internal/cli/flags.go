@@ -16,6 +16,7 @@ import (
 type specFlags struct {
 	name   string
 	image  string
+	kernel string
 	vcpu   int
 	memory memoryMiB
 	disk   diskBytes
@@ -28,11 +29,13 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "`name` of the VM (default: one is made up)")
 	flags.StringVar(&f.image, "image", "", "`image` to make it from (see: banger image list)")
+	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
 	flags.IntVar(&f.vcpu, "vcpu", 0, "`number` of virtual processors (default: by this computer)")
 	flags.Var(&f.memory, "memory", "memory: MiB, or with a unit: 2G (default: by this computer)")
 	flags.Var(&f.disk, "disk-size", "size of its disk: 8G; it takes up what is written (default: 8G)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to keep with the VM (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
+	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeKernels(true))
 	for _, name := range []string{"name", "vcpu", "memory", "disk-size", "label"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
@@ -40,10 +43,10 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 
 // request checks the flags and gives what the daemon is asked; what was not given stays open.
 func (f *specFlags) request() (api.CreateRequest, error) {
-	req := api.CreateRequest{Name: f.name, Image: f.image}
+	req := api.CreateRequest{Name: f.name, Image: f.image, Kernel: f.kernel}
 	spec := banger.VMSpec{Name: f.name, Image: f.image, VCPU: 1, MemoryMiB: banger.MinMemoryMiB, DiskBytes: banger.MinDiskBytes}
 	changed := f.cmd.Flags().Changed
-	for _, text := range []string{"name", "image"} {
+	for _, text := range []string{"name", "image", "kernel"} {
 		if changed(text) && f.cmd.Flag(text).Value.String() == "" {
 			return req, banger.Invalidf("--%s: no name given", text)
 		}

@@ -97,9 +97,14 @@ An image is the read-only file system that machines of one kind share. The first
 
 func (a *app) kernelGroup() *cobra.Command {
 	return a.group("kernel", "what machines boot", `
-A kernel comes from a distribution's package, with all its modules. The first "vm run" fetches it.`, `
-  banger kernel list                           what is ready`,
-		a.kernelList())
+A kernel comes from a distribution's package, with all its modules. The first "vm run" fetches the default one; others are imported.`, `
+  banger kernel list                           what is ready
+  banger kernel list --available               what can be had by name
+  banger kernel import mine --host             the kernel of this computer
+  banger vm run --kernel mine                  a machine that boots it
+  banger kernel show mine                      what it has for machines, and what not
+  banger kernel delete mine                    when no machine uses it any more`,
+		a.kernelList(), a.kernelShow(), a.kernelImport(), a.kernelDelete())
 }
 
 func (a *app) daemonGroup() *cobra.Command {

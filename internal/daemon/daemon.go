@@ -41,6 +41,7 @@ type VMs interface {
 	Show(ctx context.Context, ref string) (api.VMDetail, error)
 	Detail(ctx context.Context, vm banger.VM) api.VMDetail
 	DeleteImage(ctx context.Context, ref string) (banger.Image, error)
+	DeleteKernel(ctx context.Context, name string) (banger.Kernel, error)
 }
 
 // Images is what the image manager does for the API.
@@ -55,7 +56,7 @@ type Images interface {
 type Config struct {
 	VMs      VMs
 	Images   Images
-	Kernels  func() ([]banger.Kernel, error)
+	Kernels  Kernels
 	Status   func(ctx context.Context) (api.Status, error)
 	Shutdown func() // asked to end: returns at once
 	// Identify names the process behind a process id of a peer.
@@ -82,7 +83,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
-	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels() })))
+	s.kernelRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
 	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))
 	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, vmEvent(s, s.stop))))

@@ -136,7 +136,7 @@ func packageFiles(t testing.TB) map[string][]byte {
 	const modules = "lib/modules/6.1.0-test/"
 	files := map[string][]byte{
 		"boot/vmlinuz-6.1.0-test":               bzImage(gzipped(t, kernel), len(kernel)),
-		"boot/config-6.1.0-test":                []byte("CONFIG_X=y\n"),
+		"boot/config-6.1.0-test":                []byte("CONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_ACPI=y\n# CONFIG_FUSE_FS is not set\n"),
 		modules + modulesBuiltin:                []byte("kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_mmio.ko\n"),
 		modules + builtinModinfo:                []byte("ext4.alias=fs-ext4\x00ext4.license=GPL\x00"),
 		modules + "kernel/fs/overlay.ko":        elfModule(t, []string{"alias=fs-overlay", "depends="}, "printk"),

@@ -16,15 +16,16 @@ type catalog struct {
 	modules []*module
 	owners  map[string]*module // of exported symbols
 	builtIn []string           // names, in the order of modules.builtin
+	listed  bool               // modules.builtin is there: what is in neither list is not in the kernel
 	// builtInAliases are "name, alias" of what is built in, in order.
 	builtInAliases [][2]string
 }
 
 // newCatalog orders the modules by modules.order, then by path, and works out who depends on whom. builtIn and builtInInfo are
-// modules.builtin and modules.builtin.modinfo; each of the three may be empty.
+// modules.builtin and modules.builtin.modinfo; each of the three may be nil for one that is not there.
 // Errors: ErrCorrupt when modules depend on each other in a circle.
 func newCatalog(modules []*module, order, builtIn, builtInInfo []byte) (*catalog, error) {
-	c := &catalog{modules: sortModules(modules, order), owners: map[string]*module{}}
+	c := &catalog{modules: sortModules(modules, order), owners: map[string]*module{}, listed: builtIn != nil}
 	for i, m := range c.modules {
 		m.index = i
 		for _, symbol := range m.exports {

@@ -133,10 +133,10 @@ func TestCatalog(t *testing.T) {
 		}
 	}
 	wantBoot := initrd.Module{Name: "mid_dle", Depends: []string{"base"}, Before: []string{"a-b"}}
-	if found, builtIn := c.lookup()("mid-dle"); len(found) != 1 || builtIn || !cmp.Equal(found[0], wantBoot) {
+	if found, builtIn := c.lookup(nil)("mid-dle"); len(found) != 1 || builtIn || !cmp.Equal(found[0], wantBoot) {
 		t.Errorf("lookup(mid-dle) = %+v, %v, want %+v", found, builtIn, wantBoot)
 	}
-	if found, builtIn := c.lookup()("fs-ext4"); len(found) > 0 || !builtIn {
+	if found, builtIn := c.lookup(nil)("fs-ext4"); len(found) > 0 || !builtIn {
 		t.Errorf("lookup(fs-ext4) = %+v, %v, want built in", found, builtIn)
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +42,9 @@ type Config struct {
 // Manager makes and finds the kernels of one state directory.
 type Manager struct {
 	Config
-	fetches share.Group[banger.Kernel] // by name
+	fetches     share.Group[banger.Kernel] // by name
+	hostRoot    string                     // of the files of this computer
+	hostRelease func() (string, error)
 
 	mu      sync.Mutex
 	claims  map[string]chan struct{} // closed when the claim on this kernel or initrd ends
@@ -55,7 +56,7 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Manager{Config: cfg, claims: map[string]chan struct{}{}, digests: map[string]guestDigest{}}
+	return &Manager{Config: cfg, hostRoot: "/", hostRelease: runningRelease, claims: map[string]chan struct{}{}, digests: map[string]guestDigest{}}
 }
 
 // manifest is kernel.json.
@@ -121,8 +122,6 @@ func (m *Manager) claim(ctx context.Context, key string) (release func(), err er
 	}
 }
 
-var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-
 // Get gives the kernel of that name. Errors: ErrNotFound; ErrCorrupt for a damaged directory; ErrUnsupported for one of another
 // version of banger.
 func (m *Manager) Get(name string) (banger.Kernel, error) {
@@ -131,7 +130,7 @@ func (m *Manager) Get(name string) (banger.Kernel, error) {
 }
 
 func (m *Manager) read(name string) (manifest, error) {
-	if !namePattern.MatchString(name) {
+	if banger.ValidateKernelName(name) != nil {
 		return manifest{}, m.unknown(name)
 	}
 	dir := m.Dir.Kernel(name)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"banger"
 	"banger/internal/statedir"
 )
@@ -108,10 +110,10 @@ func TestEnsure(t *testing.T) {
 	}
 	events = nil
 	again, err := m.Ensure(t.Context(), DefaultName, func(p banger.Progress) { events = append(events, p) })
-	if err != nil || again != kernel || events != nil {
+	if err != nil || !cmp.Equal(again, kernel) || events != nil {
 		t.Errorf("second Ensure = %+v, %v with progress %v, want the same in silence", again, err, events)
 	}
-	if list, err := m.List(); err != nil || len(list) != 1 || list[0] != kernel {
+	if list, err := m.List(); err != nil || len(list) != 1 || !cmp.Equal(list[0], kernel) {
 		t.Errorf("List = %+v, %v", list, err)
 	}
 }
@@ -186,7 +188,7 @@ func TestEnsureTogether(t *testing.T) {
 	}
 	group.Wait()
 	for i := range results {
-		if errs[i] != nil || results[i] != results[0] { // equal times of creation: one was made
+		if errs[i] != nil || !cmp.Equal(results[i], results[0]) { // equal times of creation: one was made
 			t.Errorf("Ensure %d = %+v, %v, want %+v", i, results[i], errs[i], results[0])
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/debian"
-	"banger/internal/initrd"
 	"banger/internal/statedir"
 	"banger/internal/tree"
 )
@@ -28,34 +27,40 @@ const (
 )
 
 // fetch downloads, makes and publishes the default kernel. On error nothing is left.
-func (m *Manager) fetch(ctx context.Context, name string, progress banger.ProgressFunc) (kernel banger.Kernel, err error) {
+func (m *Manager) fetch(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
 	if err := checkSpace(m.Dir.Kernels()); err != nil {
-		return kernel, err
+		return banger.Kernel{}, err
 	}
 	tell := func(detail string, done, total int64) {
 		progress.Report(banger.Progress{Stage: "kernel", Text: stageText(name), Detail: detail, Bytes: done, Total: total})
 	}
+	return m.stage(name, func(staging statedir.KernelDir) (manifest, error) {
+		file, err := m.download(ctx, staging.Path, tell)
+		if err != nil {
+			return manifest{}, err
+		}
+		made, err := m.fromPackage(ctx, staging, file, tell)
+		return made, errors.Join(err, os.Remove(file))
+	})
+}
+
+// stage publishes under name what produce makes in a staging directory. The caller has the claim on the name. On error nothing
+// is left.
+func (m *Manager) stage(name string, produce func(statedir.KernelDir) (manifest, error)) (kernel banger.Kernel, err error) {
 	staging := m.Dir.KernelStaging(name)
-	if err := errors.Join(os.RemoveAll(staging.Path), os.Mkdir(staging.Path, 0o700)); err != nil {
-		return kernel, err
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(banger.SpaceError(err, m.Dir.Kernels()), os.RemoveAll(staging.Path))
 		}
 	}()
-	file, err := m.download(ctx, staging.Path, tell)
-	if err != nil {
+	if err := errors.Join(os.RemoveAll(staging.Path), os.Mkdir(staging.Path, 0o700)); err != nil {
 		return kernel, err
 	}
-	made, err := m.fromPackage(ctx, staging, file, tell)
+	made, err := produce(staging)
 	if err != nil {
 		return kernel, err
 	}
 	made.Name = name
-	if err := os.Remove(file); err != nil {
-		return kernel, err
-	}
 	return made.Kernel, m.publish(staging, made)
 }
 
@@ -109,33 +114,66 @@ func (m *Manager) fromTree(ctx context.Context, staging statedir.KernelDir, src 
 	if made.VmlinuxSHA, err = makeVmlinux(staging.Vmlinux(), unpacked); err != nil {
 		return manifest{}, err
 	}
+	config, err := configIn(unpacked, staging.Vmlinux())
+	if err != nil {
+		return manifest{}, err
+	}
+	if err := makeModules(ctx, staging, unpacked, got, config, &made, tell); err != nil {
+		return manifest{}, err
+	}
+	if err := made.measure(staging); err != nil {
+		return manifest{}, err
+	}
+	return made, os.RemoveAll(path)
+}
+
+// makeModules makes modules.ext4 and what initrds need of it, and says in made what the kernel has.
+func makeModules(ctx context.Context, staging statedir.KernelDir, unpacked *os.Root, of release, config buildConfig, made *manifest, tell func(detail string, done, total int64)) error {
 	tell("indexing modules", 0, 0)
 	modules, err := unpacked.OpenRoot(unpackedModules)
 	if err != nil {
-		return manifest{}, err
+		return err
 	}
 	defer modules.Close()
 	known, err := readModules(ctx, modules)
 	if err != nil {
-		return manifest{}, err
+		return err
 	}
-	if made.BootModules, err = initrd.Closure(known.lookup()); err != nil {
-		return manifest{}, err
+	made.ModuleCount = len(known.modules)
+	if made.Features, err = known.inspect(config); err != nil {
+		return err
+	}
+	if made.BootModules, err = known.bootModules(made.Features); err != nil {
+		return err
+	}
+	if err := known.checkBuild(of.version, made.BootModules); err != nil {
+		return err
 	}
 	if err := makeBootModules(staging.BootModules(), modules, known, made.BootModules); err != nil {
-		return manifest{}, err
+		return err
 	}
 	if err := known.writeIndexes(modules); err != nil {
-		return manifest{}, err
+		return err
 	}
 	tell("writing modules", 0, 0)
-	if err := writeModulesImage(ctx, staging.Modules(), modules, got); err != nil {
-		return manifest{}, err
+	return writeModulesImage(ctx, staging.Modules(), modules, of)
+}
+
+// measure fills in sizes and sums of what was made.
+func (made *manifest) measure(staging statedir.KernelDir) error {
+	info, err := os.Stat(staging.Vmlinux())
+	if err != nil {
+		return err
 	}
-	if made.SizeBytes, err = sizeOf(staging); err != nil {
-		return manifest{}, err
+	modules, err := os.Open(staging.Modules())
+	if err != nil {
+		return err
 	}
-	return made, os.RemoveAll(path)
+	defer modules.Close()
+	sum := sha256.New()
+	size, err := io.Copy(sum, modules)
+	made.VmlinuxBytes, made.SizeBytes, made.ModulesSHA = info.Size(), info.Size()+size, hex.EncodeToString(sum.Sum(nil))
+	return err
 }
 
 // makeVmlinux writes vmlinux durably and gives its sha256.

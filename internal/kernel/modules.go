@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,9 +59,10 @@ func (c *catalog) writeIndexes(dir *os.Root) error {
 	return nil
 }
 
-// lookup finds modules for an initrd: by name, else by an alias that is no pattern.
-func (c *catalog) lookup() initrd.Lookup {
+// lookup finds modules for an initrd: by name, else by an alias that is no pattern. inside are more names that are built in.
+func (c *catalog) lookup(inside map[string]bool) initrd.Lookup {
 	modules, builtIn := map[string][]initrd.Module{}, map[string]bool{}
+	maps.Copy(builtIn, inside)
 	for _, name := range c.builtIn {
 		builtIn[name] = true
 	}

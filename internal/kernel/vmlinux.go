@@ -17,6 +17,7 @@ const (
 	bootFlagAt      = 0x1fe
 	headerMagicAt   = 0x202
 	headerVersionAt = 0x206
+	kernelVersionAt = 0x20e // from the end of the first sector
 	payloadOffAt    = 0x248 // from the end of the real-mode code
 	payloadLenAt    = 0x24c
 	setupHeaderEnd  = 0x250

@@ -19,32 +19,62 @@ func (m *Manager) DeleteImage(ctx context.Context, ref string) (banger.Image, er
 	if err != nil {
 		return image, err
 	}
-	conflict := func(hint, format string, args ...any) (banger.Image, error) {
-		return image, &banger.Error{Kind: banger.ErrConflict, Op: "delete image", Subject: image.Name, Err: fmt.Errorf(format, args...), Hint: hint}
-	}
-	if !m.basesInUse.TryLock() {
-		return conflict("try again when it is made", "a VM is just being made")
-	}
-	defer m.basesInUse.Unlock()
-	list, err := m.Store.List(ctx)
+	unused, err := m.unused(ctx, "delete image", image.Name, func(vm banger.VM) bool { return vm.ImageKey == image.Key })
 	if err != nil {
 		return image, err
 	}
-	var users []string
-	for _, vm := range list {
-		if vm.ImageKey == image.Key {
-			users = append(users, vm.Spec.Name)
-		}
-	}
-	if len(users) > 0 {
-		slices.Sort(users)
-		return conflict("banger vm delete "+strings.Join(users, " "), "%s", plural(len(users), "VM uses it", "VMs use it")+": "+strings.Join(users, ", "))
-	}
+	defer unused()
 	if err := m.Images.Delete(image.Key); err != nil {
 		return image, &banger.Error{Op: "delete image", Subject: image.Name, Err: err}
 	}
 	m.Log.InfoContext(ctx, "deleted", "image", image.Name, "key", image.Key)
 	return image, nil
+}
+
+// DeleteKernel removes a kernel. Errors: ErrNotFound; ErrConflict while a VM boots by it, or a VM is just being made.
+func (m *Manager) DeleteKernel(ctx context.Context, name string) (banger.Kernel, error) {
+	unused, err := m.unused(ctx, "delete kernel", name, func(vm banger.VM) bool { return vm.Kernel == name })
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	defer unused()
+	kernel, err := m.Kernels.Delete(ctx, name)
+	if err != nil {
+		return kernel, err
+	}
+	m.Log.InfoContext(ctx, "deleted", "kernel", name)
+	return kernel, nil
+}
+
+// unused finds out that no VM uses a thing, and keeps new ones from doing so until done is called.
+// Errors: ErrConflict that names those that do.
+func (m *Manager) unused(ctx context.Context, op, name string, uses func(banger.VM) bool) (done func(), err error) {
+	conflict := func(hint, format string, args ...any) error {
+		return &banger.Error{Kind: banger.ErrConflict, Op: op, Subject: name, Err: fmt.Errorf(format, args...), Hint: hint}
+	}
+	if !m.basesInUse.TryLock() {
+		return nil, conflict("try again when it is made", "a VM is just being made")
+	}
+	defer func() {
+		if err != nil {
+			m.basesInUse.Unlock()
+		}
+	}()
+	list, err := m.Store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var users []string
+	for _, vm := range list {
+		if uses(vm) {
+			users = append(users, vm.Spec.Name)
+		}
+	}
+	if len(users) == 0 {
+		return m.basesInUse.Unlock, nil
+	}
+	slices.Sort(users)
+	return nil, conflict("banger vm delete "+strings.Join(users, " "), "%s", plural(len(users), "VM uses it", "VMs use it")+": "+strings.Join(users, ", "))
 }
 
 func plural(n int, one, many string) string {

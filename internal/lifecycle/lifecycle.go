@@ -41,10 +41,12 @@ type Images interface {
 	Delete(key string) error
 }
 
-// Kernels gives kernels and the initrd that boots one with the guest's binary. Ensure reports stage "kernel".
+// Kernels gives kernels and the initrd that boots one with the guest's binary. Ensure reports stage "kernel". Delete removes one,
+// also a damaged one.
 type Kernels interface {
 	Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error)
 	Initrd(ctx context.Context, kernel banger.Kernel, guestBinary string) (path string, err error)
+	Delete(ctx context.Context, name string) (banger.Kernel, error)
 }
 
 // Homes are the directories of the VMs.
@@ -137,7 +139,7 @@ const failedRunKept = time.Hour
 type Manager struct {
 	Config
 	claims claims
-	// basesInUse is held for reading while a VM is made: until its record names its base.
+	// basesInUse is held for reading while a VM is made: until its record names its base, and its kernel is there.
 	basesInUse sync.RWMutex
 
 	accel atomic.Value // string: of the last probe

@@ -103,6 +103,7 @@ func TestBadRequestsLeaveNothing(t *testing.T) {
 		{"small disk", api.CreateRequest{DiskBytes: size(1024)}, banger.ErrInvalid},
 		{"name taken", api.CreateRequest{Name: "taken"}, banger.ErrConflict},
 		{"unknown image", api.CreateRequest{Image: "nosuch"}, banger.ErrNotFound},
+		{"unknown kernel", api.CreateRequest{Kernel: "nosuch"}, banger.ErrNotFound},
 	} {
 		if _, err := w.Create(t.Context(), tc.req, nil, nil); !errors.Is(err, tc.kind) {
 			t.Errorf("%s: Create = %v, want %v", tc.what, err, tc.kind)
@@ -542,6 +543,34 @@ func TestImagesInUseStay(t *testing.T) {
 	w.basesInUse.RUnlock()
 	if image, err := w.DeleteImage(t.Context(), "debian"); err != nil || image.Key != "key" {
 		t.Errorf("delete = %+v, %v", image, err)
+	}
+}
+
+func TestKernelsInUseStay(t *testing.T) {
+	w := newWorld(t)
+	vm, err := w.Create(t.Context(), api.CreateRequest{Name: "user", Kernel: "mine", Start: true}, nil, nil)
+	if err != nil || vm.Kernel != "mine" {
+		t.Fatalf("Create = %+v, %v", vm, err)
+	}
+	if cfg := w.runs[vm.ID].cfg; cfg.Vmlinux != w.dir.Kernel("mine").Vmlinux() || cfg.Modules != w.dir.Kernel("mine").Modules() {
+		t.Errorf("it boots %s with %s", cfg.Vmlinux, cfg.Modules)
+	}
+	if _, err := w.DeleteKernel(t.Context(), "mine"); !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "user") {
+		t.Errorf("delete a kernel in use = %v", err)
+	}
+	if _, err := w.Delete(t.Context(), "user", true, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.basesInUse.RLock() // a VM is being made
+	if _, err := w.DeleteKernel(t.Context(), "mine"); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("delete a kernel while a VM is made = %v", err)
+	}
+	w.basesInUse.RUnlock()
+	if kernel, err := w.DeleteKernel(t.Context(), "mine"); err != nil || kernel.Name != "mine" {
+		t.Errorf("delete = %+v, %v", kernel, err)
+	}
+	if !w.basesInUse.TryLock() {
+		t.Error("the deletion keeps its lock")
 	}
 }
 

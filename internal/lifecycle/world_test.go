@@ -345,11 +345,18 @@ func (i images) Delete(string) error { return i.step("image: delete") }
 type kernels struct{ d *daemon }
 
 func (k kernels) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Kernel, error) {
+	if name == "nosuch" {
+		return banger.Kernel{}, &banger.Error{Kind: banger.ErrNotFound, Op: "kernel", Subject: name}
+	}
 	return banger.Kernel{Name: name}, k.d.step("kernel")
 }
 
 func (k kernels) Initrd(context.Context, banger.Kernel, string) (string, error) {
 	return "/initrd", k.d.step("initrd")
+}
+
+func (k kernels) Delete(_ context.Context, name string) (banger.Kernel, error) {
+	return banger.Kernel{Name: name}, k.d.step("kernel: delete")
 }
 
 type homes struct{ d *daemon }

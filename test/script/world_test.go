@@ -58,7 +58,7 @@ func newWorld(root string) (*world, error) {
 	log := slog.New(slog.DiscardHandler)
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
 		Images:  images{},
-		Kernels: func() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil },
+		Kernels: kernels{},
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
 		},
@@ -103,7 +103,9 @@ const imageName = "debian-bookworm-slim"
 var (
 	image = banger.Image{Name: imageName, Key: strings.Repeat("5eed", 16), Boot: banger.BootAgent, SizeBytes: 200 << 20, Source: "packages debian:bookworm",
 		CreatedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	kernel = banger.Kernel{Name: "debian", Version: "6.1.0-1-cloud-amd64", SizeBytes: 80 << 20, Source: "linux-image-cloud-amd64", CreatedAt: image.CreatedAt}
+	kernel = banger.Kernel{Name: "debian", Version: "6.1.0-1-cloud-amd64", SizeBytes: 80 << 20, Source: "linux-image-cloud-amd64", CreatedAt: image.CreatedAt,
+		VmlinuxSHA: strings.Repeat("c0de", 16), VmlinuxBytes: 50 << 20, ModuleCount: 1234, Features: []banger.KernelFeature{
+			{Name: "overlay", State: banger.FeatureModule, Required: true}, {Name: "fuse", State: banger.FeatureMissing}, {Name: "tun", State: banger.FeatureUnknown}}}
 )
 
 type images struct{}
@@ -139,13 +141,6 @@ func (images) Import(_ context.Context, req api.ImportRequest, progress banger.P
 	content, err := os.ReadFile(req.Path)
 	return banger.Image{Name: req.Name, Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: fmt.Sprintf("%d bytes", len(content))}, err
 }
-
-type kernels struct{}
-
-func (kernels) Ensure(context.Context, string, banger.ProgressFunc) (banger.Kernel, error) {
-	return kernel, nil
-}
-func (kernels) Initrd(context.Context, banger.Kernel, string) (string, error) { return "/initrd", nil }
 
 // homes are real directories without disks.
 type homes struct{ dir statedir.Dir }

@@ -1,0 +1,42 @@
+package script
+
+import (
+	"cmp"
+	"context"
+	"strings"
+
+	"banger"
+)
+
+// kernels stands for the kernel manager: there is one kernel, and every import works.
+type kernels struct{}
+
+func (kernels) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Kernel, error) {
+	return kernels{}.Get(name)
+}
+
+func (kernels) Initrd(context.Context, banger.Kernel, string) (string, error) { return "/initrd", nil }
+
+func (kernels) List() ([]banger.Kernel, error) { return []banger.Kernel{kernel}, nil }
+
+func (kernels) Get(name string) (banger.Kernel, error) {
+	if name != kernel.Name {
+		return banger.Kernel{}, &banger.Error{Kind: banger.ErrNotFound, Op: "kernel", Subject: name, Hint: banger.DidYouMean(name, []string{kernel.Name})}
+	}
+	return kernel, nil
+}
+
+func (kernels) Delete(_ context.Context, name string) (banger.Kernel, error) {
+	return kernels{}.Get(name)
+}
+
+func (kernels) Available() []banger.KernelOffer {
+	return []banger.KernelOffer{{Name: kernel.Name, Source: "its package", Description: "the default"}, {Name: "other", Source: "elsewhere"}}
+}
+
+func (kernels) Import(_ context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error) {
+	defer progress.Begin("kernel", "importing kernel "+name)()
+	made := kernel
+	made.Name, made.Source = name, cmp.Or(strings.Join(src.Packages, " "), src.Dir, "host")
+	return made, nil
+}
