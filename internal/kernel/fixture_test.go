@@ -177,7 +177,12 @@ func tarball(t testing.TB, files map[string][]byte) []byte {
 // debPackage writes a package and gives its path.
 func debPackage(t testing.TB, path string, files map[string][]byte) string {
 	t.Helper()
-	control := "Package: linux-image-6.1.0-test\nVersion: 6.1-1\nArchitecture: amd64\n"
+	return namedPackage(t, path, "Package: linux-image-6.1.0-test\nVersion: 6.1-1\nArchitecture: amd64\n", files)
+}
+
+// namedPackage writes a package with this control file.
+func namedPackage(t testing.TB, path, control string, files map[string][]byte) string {
+	t.Helper()
 	b := bytes.NewBufferString("!<arch>\n")
 	for _, m := range []struct {
 		name    string

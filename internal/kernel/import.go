@@ -124,6 +124,10 @@ func openPackages(paths []string) (*opened, error) {
 		}
 		packages, names = append(packages, pkg), append(names, pkg.Name+" "+pkg.Version)
 	}
+	if err := checkParts(packages); err != nil {
+		o.close()
+		return nil, err
+	}
 	o.from = strings.Join(names, ", ")
 	o.files = func(yield func(tree.Entry, error) bool) {
 		for i, pkg := range packages {
@@ -138,6 +142,23 @@ func openPackages(paths []string) (*opened, error) {
 		}
 	}
 	return o, nil
+}
+
+// checkParts misses the package with the modules, which Ubuntu has beside the one with the kernel.
+func checkParts(packages []*debian.Package) error {
+	given := map[string]bool{}
+	for _, pkg := range packages {
+		given[pkg.Name] = true
+	}
+	for _, pkg := range packages {
+		for _, alternatives := range debian.Dependencies(pkg.Control.Get("Depends")) {
+			needed := alternatives[0].Name
+			if strings.HasPrefix(needed, "linux-modules-") && !given[needed] {
+				return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("package %s needs %s, which has its modules", pkg.Name, needed), Hint: "give it too, with another --deb"}
+			}
+		}
+	}
+	return nil
 }
 
 func (o *opened) openPackage(path string) (*debian.Package, error) {
