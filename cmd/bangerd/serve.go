@@ -72,6 +72,9 @@ func (m *Main) serve(ctx context.Context) error {
 	if err := w.images.CleanUp(ctx); err != nil {
 		log.Warn("remove leftovers of images", "err", err)
 	}
+	if err := w.kernels.CleanUp(); err != nil {
+		log.Warn("remove leftovers of kernels", "err", err)
+	}
 	m.onClose(w.vms.Close)
 	if err := w.vms.Recover(ctx); err != nil {
 		return err

@@ -39,36 +39,6 @@ func (a *app) completeVMs(limit int, states ...banger.VMState) cobra.CompletionF
 	}
 }
 
-// completeKernels offers the kernels that are ready, and those that can be had by name.
-func (a *app) completeKernels(offered bool) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
-		defer cancel()
-		c, err := a.dialExisting(ctx)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		defer c.Close()
-		list, _ := c.Kernels(ctx)
-		var names []cobra.Completion
-		for _, k := range list {
-			if !slices.Contains(args, k.Name) {
-				names = append(names, k.Name)
-			}
-		}
-		if !offered {
-			return names, cobra.ShellCompDirectiveNoFileComp
-		}
-		offers, _ := c.OfferedKernels(ctx)
-		for _, offer := range offers {
-			if !slices.Contains(names, offer.Name) {
-				names = append(names, offer.Name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
 // completeImages offers the images that are ready.
 func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
@@ -80,12 +50,31 @@ func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]cobra.
 	})
 }
 
-// completeKernels offers the kernels that are ready.
-func (a *app) completeKernels(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// completeKernels offers the kernels that are ready and not yet on the command line.
+func (a *app) completeKernels(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
+		list, _ := c.Kernels(ctx)
+		for _, kernel := range list {
+			if !slices.Contains(args, kernel.Name) {
+				names = append(names, kernel.Name)
+			}
+		}
+		return names
+	})
+}
+
+// completeAnyKernel offers also the kernels that can be had by name.
+func (a *app) completeAnyKernel(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
 		list, _ := c.Kernels(ctx)
 		for _, kernel := range list {
 			names = append(names, kernel.Name)
+		}
+		offers, _ := c.OfferedKernels(ctx)
+		for _, offer := range offers {
+			if !slices.Contains(names, offer.Name) {
+				names = append(names, offer.Name)
+			}
 		}
 		return names
 	})

@@ -35,7 +35,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags.Var(&f.disk, "disk-size", "size of its disk: 8G; it takes up what is written (default: 8G)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to keep with the VM (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
-	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeKernels(true))
+	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeAnyKernel)
 	for _, name := range []string{"name", "vcpu", "memory", "disk-size", "label"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}

@@ -56,7 +56,7 @@ func (a *app) imageFlags(cmd *cobra.Command, name *string, boot *banger.BootKind
 	cmd.Flags().StringVar(name, "name", "", "`name` of the image (default: "+otherwise+")")
 	cmd.Flags().StringVar((*string)(boot), "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
 	cmd.Flags().StringVar(kernel, "kernel", "", "`kernel` that its machines boot (default: the one that vm run takes)")
-	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeKernels)
+	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeAnyKernel)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("boot", cobra.FixedCompletions([]cobra.Completion{"agent", "system"}, cobra.ShellCompDirectiveNoFileComp))
 }

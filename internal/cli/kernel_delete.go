@@ -16,7 +16,7 @@ func (a *app) kernelDelete() *cobra.Command {
 			return nil
 		},
 		Example:           "  banger kernel delete mine",
-		ValidArgsFunction: a.completeKernels(false),
+		ValidArgsFunction: a.completeKernels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial(cmd.Context())
 			if err != nil {

@@ -21,7 +21,7 @@ func (a *app) kernelShow() *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeKernels(false),
+		ValidArgsFunction: a.completeKernels,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dial(cmd.Context())
 			if err != nil {
