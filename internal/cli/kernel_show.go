@@ -14,7 +14,7 @@ func (a *app) kernelShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show KERNEL", Short: "show everything about a kernel",
 		Long:    "The second table says how the kernel has what machines need: built in, as a module, or not at all.",
-		Example: "  banger kernel show debian-bookworm\n  banger kernel show --json debian-bookworm",
+		Example: "  banger kernel show debian-cloud\n  banger kernel show --json debian-cloud",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return inputError(cmd, "want one kernel; see: banger kernel list")
