@@ -18,7 +18,8 @@ type Image struct {
 	Source      string    `json:"source"` // where it came from: "packages debian:bookworm"
 	CreatedAt   time.Time `json:"created_at"`
 
-	Config *ImageConfig `json:"config,omitempty"` // of an OCI image
+	Config     *ImageConfig `json:"config,omitempty"`     // of an OCI image
+	Registered *HostFile    `json:"registered,omitempty"` // the base is this file, and not in the state directory
 }
 
 // ImageConfig is what an OCI image says about how to run it

@@ -117,22 +117,22 @@ func (c *Client) Images(ctx context.Context) ([]banger.Image, error) {
 }
 
 // ShowImage gives one image by name or the beginning of its key.
-func (c *Client) ShowImage(ctx context.Context, ref string) (banger.Image, error) {
-	return get[banger.Image](ctx, c, api.RouteImageShow, ref)
+func (c *Client) ShowImage(ctx context.Context, ref string) (api.ImageDetail, error) {
+	return get[api.ImageDetail](ctx, c, api.RouteImageShow, ref)
 }
 
 // ImportImage makes an image from what lies at an absolute path on the host. Cancelling ctx undoes it.
 func (c *Client) ImportImage(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
-	return c.makeImage(ctx, api.RouteImageImport, req, progress)
+	return c.makeImage(ctx, api.RouteImageImport, "", req, progress)
 }
 
 // PullImage makes an image of what a registry has. Cancelling ctx undoes it.
 func (c *Client) PullImage(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
-	return c.makeImage(ctx, api.RouteImagePull, req, progress)
+	return c.makeImage(ctx, api.RouteImagePull, "", req, progress)
 }
 
-func (c *Client) makeImage(ctx context.Context, route string, req any, progress banger.ProgressFunc) (banger.Image, error) {
-	last, err := c.events(ctx, route, "", nil, req, progress)
+func (c *Client) makeImage(ctx context.Context, route, ref string, req any, progress banger.ProgressFunc) (banger.Image, error) {
+	last, err := c.events(ctx, route, ref, nil, req, progress)
 	if err != nil || last.Image == nil {
 		return banger.Image{}, err
 	}
@@ -180,7 +180,12 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 
 // get asks and decodes the whole answer.
 func get[T any](ctx context.Context, c *Client, route, ref string) (answer T, err error) {
-	resp, err := c.do(ctx, route, ref, nil, nil)
+	return ask[T](ctx, c, route, ref, nil)
+}
+
+// ask sends a body and decodes the whole answer.
+func ask[T any](ctx context.Context, c *Client, route, ref string, body any) (answer T, err error) {
+	resp, err := c.do(ctx, route, ref, nil, body)
 	if err != nil {
 		return answer, err
 	}

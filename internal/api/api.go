@@ -33,7 +33,7 @@ const (
 	RouteVMStop      = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
 	RouteVMDelete    = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
 	RouteImageList   = "GET /v1/images"           // → []banger.Image
-	RouteImageShow   = "GET /v1/images/{ref}"     // → banger.Image
+	RouteImageShow   = "GET /v1/images/{ref}"     // → ImageDetail
 	RouteImageImport = "POST /v1/images"          // ImportRequest → events, Image
 	RouteImagePull   = "POST /v1/images/pull"     // PullRequest → events, Image
 	RouteImageDelete = "DELETE /v1/images/{ref}"  // → banger.Image as it was
@@ -66,10 +66,12 @@ type CreateRequest struct {
 
 // ImportRequest asks for an image made from what lies on the host.
 type ImportRequest struct {
-	Name   string          `json:"name"`
-	Path   string          `json:"path"`             // absolute; the daemon opens it
-	Boot   banger.BootKind `json:"boot,omitempty"`   // empty: system if the image has systemd
-	Kernel string          `json:"kernel,omitempty"` // what its VMs boot; empty: the default
+	Name     string          `json:"name"`
+	Path     string          `json:"path"`                // absolute; the daemon opens it
+	Boot     banger.BootKind `json:"boot,omitempty"`      // empty: system if the image has systemd
+	Kernel   string          `json:"kernel,omitempty"`    // what its VMs boot; empty: the default
+	Rootfs   bool            `json:"rootfs,omitempty"`    // Path must be an ext4 image
+	WorkSeed string          `json:"work_seed,omitempty"` // absolute path of an ext4 image or a tar; empty: the image's /root
 }
 
 // PullRequest asks for an image from a registry.

@@ -16,28 +16,40 @@ import (
 
 func (a *app) imageImport() *cobra.Command {
 	var req api.ImportRequest
+	var rootfs, workSeed string
 	cmd := &cobra.Command{
-		Use: "import FILE|DIR|-", Short: "make an image of what lies on this computer",
-		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, or a
-directory with one. Archives and tars may be compressed with gzip, xz, zstd or bzip2; "-" is standard input.
+		Use: "import FILE|DIR|-|--rootfs FILE", Short: "make an image of what lies on this computer",
+		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, a
+directory with one, or an ext4 image that was unmounted. Archives and tars may be compressed with gzip, xz, zstd or bzip2; "-" is
+standard input. All of it is copied; "banger image register" uses an ext4 image where it lies.
 
 The image boots as it is: nothing is installed in it. When it has systemd, machines start that; --boot agent leaves it out.`,
 		Example: `  docker save alpine:3 | banger image import - --name alpine
   banger image import ./rootfs.tar.xz --name mine
   banger image import ./oci-layout --name mine
+  banger image import --rootfs mine.ext4 --work-seed home.tar.gz
   banger vm run --image mine`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if rootfs != "" {
+				args = append(args, rootfs)
+			}
 			if len(args) != 1 {
-				return inputError(cmd, "want one file, directory or -")
+				return inputError(cmd, "want one file, directory, - or --rootfs")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if req.Rootfs = rootfs != ""; req.Rootfs {
+				args = []string{rootfs}
+			}
 			path, done, err := a.importPath(args[0])
 			if err != nil {
 				return err
 			}
 			defer done()
+			if req.WorkSeed, err = hostPath("import", workSeed); err != nil {
+				return err
+			}
 			if req.Name == "" && args[0] == "-" {
 				return inputError(cmd, "standard input has no name: give the image one with --name")
 			}
@@ -62,6 +74,8 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 			return a.printMade(image)
 		},
 	}
+	cmd.Flags().StringVar(&rootfs, "rootfs", "", "ext4 image to import: a `file`")
+	cmd.Flags().StringVar(&workSeed, "work-seed", "", workSeedHelp)
 	a.imageFlags(cmd, &req.Name, &req.Boot, &req.Kernel, "of the file, without its ending")
 	return cmd
 }
@@ -91,7 +105,7 @@ func (a *app) importPath(arg string) (path string, done func(), err error) {
 }
 
 var (
-	archiveEnding = regexp.MustCompile(`(?i)\.(oci|docker|tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2)$`)
+	archiveEnding = regexp.MustCompile(`(?i)\.(oci|docker|ext4|img|raw|tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2)$`)
 	noNamePart    = regexp.MustCompile(`[^a-z0-9._-]+`)
 )
 

@@ -13,12 +13,7 @@ import (
 func (a *app) imageShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show IMAGE", Short: "show everything about an image",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return inputError(cmd, "want one image; see: banger image list")
-			}
-			return nil
-		},
+		Args:              oneImage,
 		Example:           "  banger image show debian-bookworm-slim",
 		ValidArgsFunction: a.completeImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,8 +33,12 @@ func (a *app) imageShow() *cobra.Command {
 				_, err := fmt.Fprintln(a.Out, image.Key)
 				return err
 			}
-			rows := [][]string{{"name", image.Name}, {"key", image.Key}, {"boot", string(image.Boot)}, {"kernel", image.Kernel}, {"size", banger.FormatSize(image.SizeBytes)},
-				{"created", ago(a.now(), image.CreatedAt)}, {"source", image.Source}, {"description", image.Description}}
+			rows := [][]string{{"name", image.Name}, {"key", image.Key}, {"boot", string(image.Boot)}, {"kernel", image.Kernel},
+				{"size", banger.FormatSize(image.SizeBytes)}, {"on disk", banger.FormatSize(image.DiskBytes)}, {"created", ago(a.now(), image.CreatedAt)}, {"source", image.Source}, {"description", image.Description},
+				{"used by", strings.Join(image.VMs, ", ")}}
+			if r := image.Registered; r != nil {
+				rows = append(rows, []string{"file", r.Path}, []string{"file sha256", r.SHA256})
+			}
 			if c := image.Config; c != nil {
 				rows = append(rows, []string{"user", c.User}, []string{"directory", c.WorkingDir}, []string{"entry point", strings.Join(c.Entrypoint, " ")},
 					[]string{"command", strings.Join(c.Cmd, " ")}, []string{"ports", strings.Join(c.ExposedPorts, ", ")})

@@ -91,8 +91,10 @@ An image is the read-only file system that machines of one kind share. The first
   banger image pull alpine:3 --name alpine     from a registry
   docker save alpine | banger image import - --name alpine
   banger vm run --image alpine                 a machine from it
+  banger image register mine --rootfs FILE     an ext4 image that stays where it is
+  banger image export alpine alpine.tar.zst
   banger image delete alpine                   when no machine uses it any more`,
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageDelete())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imageDelete(), a.imagePrune())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -40,16 +39,20 @@ type VMs interface {
 	List(ctx context.Context) ([]banger.VM, error)
 	Show(ctx context.Context, ref string) (api.VMDetail, error)
 	Detail(ctx context.Context, vm banger.VM) api.VMDetail
+	ShowImage(ctx context.Context, ref string) (api.ImageDetail, error)
 	DeleteImage(ctx context.Context, ref string) (banger.Image, error)
 	DeleteKernel(ctx context.Context, name string) (banger.Kernel, error)
+	PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned, error)
 }
 
 // Images is what the image manager does for the API.
 type Images interface {
 	List() ([]banger.Image, error)
-	Resolve(ref string) (banger.Image, error)
 	Import(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error)
 	Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error)
+	Register(ctx context.Context, req api.RegisterRequest, progress banger.ProgressFunc) (banger.Image, error)
+	Promote(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.Image, error)
+	Export(ctx context.Context, ref string, w io.Writer) error
 }
 
 // Config wires a Server.
@@ -79,8 +82,12 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
-	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Images.Resolve(r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.ShowImage(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteImageRegister, versioned(s, stream(s, s.registerImage)))
+	mux.HandleFunc(api.RouteImagePromote, versioned(s, stream(s, s.promoteImage)))
+	mux.HandleFunc(api.RouteImageExport, versioned(s, s.exportImage))
+	mux.HandleFunc(api.RouteImagePrune, versioned(s, s.pruneImages))
 	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	s.kernelRoutes(mux)
@@ -224,8 +231,8 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress ba
 	if err := decode(w, r, &req); err != nil {
 		return api.Event{}, err
 	}
-	if !filepath.IsAbs(req.Path) {
-		return api.Event{}, banger.Invalidf("path %q: want an absolute one", req.Path)
+	if err := absolute(req.Path, req.WorkSeed); err != nil {
+		return api.Event{}, err
 	}
 	image, err := s.Images.Import(r.Context(), req, progress)
 	return api.Event{Image: &image}, err

@@ -113,7 +113,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	count := &counter{r: io.TeeReader(reader, sum), report: func(n int64) {
 		progress.Report(banger.Progress{Stage: "image", Text: "building image " + def.Name, Detail: "writing the root file system", Bytes: n})
 	}}
-	writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, limits)), staging)
+	_, writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, limits)), "", staging)
 	if writeErr == nil {
 		_, writeErr = io.Copy(io.Discard, count) // the tar's padding is part of the key, and mmdebstrap must not meet a closed pipe
 	}
@@ -149,18 +149,19 @@ func hint() string {
 	return "the package mirror may be out of reach: look at the network, or set BANGER_MIRROR to the URL of another"
 }
 
-// writeTree makes rootfs and seed, durably. Equal trees of one name give equal bytes.
-func writeTree(ctx context.Context, name string, at time.Time, src tree.Source, staging statedir.ImageDir) error {
+// writeTree makes rootfs and seed, durably. Equal trees of one name give equal bytes. A workSeed is the path of another seed, whose
+// digest it gives.
+func writeTree(ctx context.Context, name string, at time.Time, src tree.Source, workSeed string, staging statedir.ImageDir) (seed string, err error) {
 	id := sha256.Sum256([]byte("banger image " + name))
 	opts := write.Options{SizeBytes: maxRootfs, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]), Label: "banger-base", Time: at,
 		Fit: true, JournalBlocks: -1, Sync: true}
 	if _, err := write.CreateFile(ctx, staging.Rootfs(), opts, src); err != nil {
-		return fmt.Errorf("write the root file system: %w", err)
+		return "", fmt.Errorf("write the root file system: %w", err)
 	}
 	if err := os.Chmod(staging.Rootfs(), 0o444); err != nil {
-		return err
+		return "", err
 	}
-	return writeSeed(staging.Rootfs(), staging.Seed())
+	return writeSeed(ctx, staging.Rootfs(), workSeed, staging.Seed())
 }
 
 // clean leaves out what tells of the host that the image was made on and what the guest makes itself.

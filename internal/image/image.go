@@ -40,10 +40,13 @@ type Manager struct {
 	Config
 	scratch    string // where mmdebstrap gets its directory
 	registries *oci.Registries
-	// publishing keeps two images of one key apart.
+	// publishing keeps apart what changes the published image of one key.
 	publishing sync.Mutex
 
 	jobs share.Group[banger.Image] // by what they do
+
+	mu   sync.Mutex
+	left map[string]bool // in images/, that CleanUp could not remove
 }
 
 // New makes a Manager. It does no I/O.
@@ -51,7 +54,7 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs())}
+	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs()), left: map[string]bool{}}
 }
 
 // Ensure gives the newest image of that name and builds it when there is none, as stage "image". Callers share one build; it ends
@@ -154,6 +157,9 @@ func (m *Manager) Get(key string) (banger.Image, error) {
 	if image.Key != key {
 		return corrupt(fmt.Errorf("its manifest is of %q", image.Key))
 	}
+	if image.Registered != nil {
+		return image, nil // its file is looked at when it is used
+	}
 	if info, err := os.Stat(dir.Rootfs()); err != nil {
 		return corrupt(err)
 	} else if info.Size() != image.SizeBytes {
@@ -193,6 +199,13 @@ func (m *Manager) Delete(key string) error {
 	if _, err := m.Get(key); errors.Is(err, banger.ErrNotFound) || errors.Is(err, banger.ErrInvalid) {
 		return err
 	}
+	m.publishing.Lock()
+	defer m.publishing.Unlock()
+	return m.discard(key)
+}
+
+// discard removes a published image, whatever its directory holds. Its caller has publishing.
+func (m *Manager) discard(key string) error {
 	// Out of sight first: what a crash leaves is removed by CleanUp.
 	staging := m.Dir.ImageStaging(key)
 	if err := os.Rename(m.Dir.Image(key).Path, staging.Path); err != nil {
@@ -207,13 +220,23 @@ func isKey(s string) bool {
 
 // CleanUp removes what builds that were cut off left behind. No build may run.
 func (m *Manager) CleanUp(ctx context.Context) error {
-	left, err := filepath.Glob(filepath.Join(m.Dir.Images(), ".*"))
+	entries, err := os.ReadDir(m.Dir.Images())
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, path := range left {
-		errs = append(errs, m.removeStaging(ctx, statedir.ImageDir{Path: path}))
+	for _, entry := range entries {
+		name := entry.Name()
+		if !strings.HasPrefix(name, ".") {
+			errs = append(errs, m.removeUnclaimed(name))
+			continue
+		}
+		if err := m.removeStaging(ctx, statedir.ImageDir{Path: filepath.Join(m.Dir.Images(), name)}); err != nil {
+			errs = append(errs, err)
+			m.mu.Lock()
+			m.left[name] = true
+			m.mu.Unlock()
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,13 +21,18 @@ import (
 )
 
 // Import makes an image from what lies at the request's path, as stage "image": an OCI layout or an archive of one, an archive of
-// docker save, a tar of a root file system (each also compressed), or a directory with one. On error nothing is left.
-// Errors: ErrInvalid for what is no image and for a bad name; ErrConflict for a name that banger builds itself; ErrCorrupt for
-// content that is not what its digest says; ErrUnavailable without disk space.
+// docker save, a tar of a root file system (each also compressed), a directory with one, or an ext4 image. On error nothing is left.
+// Errors: ErrInvalid for what is no image and for a bad name; ErrConflict for a name that banger builds itself and for an ext4 image
+// that was not unmounted; ErrCorrupt for content that is not what its digest says; ErrUnavailable without disk space.
 func (m *Manager) Import(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error) {
-	p := plan{op: "import image " + req.Name, text: "importing image " + req.Name, image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel}}
+	p := plan{op: "import image " + req.Name, text: "importing image " + req.Name, image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel},
+		workSeed: req.WorkSeed}
 	return m.make(ctx, p, progress, func(staging statedir.ImageDir) (*source, error) {
-		return openSource(ctx, req.Path, staging, func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: n}) })
+		report := func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: n}) }
+		if req.Rootfs {
+			return openRootfs(req.Path, report)
+		}
+		return openSource(ctx, req.Path, staging, report)
 	})
 }
 
@@ -34,6 +40,7 @@ func (m *Manager) Import(ctx context.Context, req api.ImportRequest, progress ba
 type plan struct {
 	op, text string       // for errors, for progress
 	image    banger.Image // its name, kernel and boot kind, which may be empty: find out
+	workSeed string       // path; empty: the image's own
 }
 
 func (p plan) validate() error {
@@ -71,7 +78,7 @@ func (m *Manager) make(ctx context.Context, p plan, progress banger.ProgressFunc
 	}
 	image = p.image
 	image.Source, image.Config, image.CreatedAt = src.from, src.config, m.Now().UTC()
-	if err := m.fill(ctx, staging, src, &image); err != nil {
+	if err := m.fill(ctx, staging, src, p.workSeed, &image); err != nil {
 		return image, err
 	}
 	if image, err = m.publishNewest(staging, image); err != nil {
@@ -83,16 +90,17 @@ func (m *Manager) make(ctx context.Context, p plan, progress banger.ProgressFunc
 
 // fill writes what a source gives to the staging directory, unless an image with that content is here already, and sets what is known
 // then: key, size, boot kind.
-func (m *Manager) fill(ctx context.Context, staging statedir.ImageDir, src *source, image *banger.Image) (err error) {
+func (m *Manager) fill(ctx context.Context, staging statedir.ImageDir, src *source, workSeed string, image *banger.Image) (err error) {
 	defer func() { err = errors.Join(err, src.close()) }()
-	if src.identity != "" {
+	if src.identity != "" && workSeed == "" {
 		image.Key = keyOf(*image, src.identity)
 		if _, err := m.Get(image.Key); err == nil {
 			return nil
 		}
 	}
 	init := &initFinder{}
-	if err := writeTree(ctx, image.Name, time.Unix(0, 0), init.watch(withoutRuntime(src.tree)), staging); err != nil {
+	seed, err := writeTree(ctx, image.Name, time.Unix(0, 0), init.watch(withoutRuntime(src.tree)), workSeed, staging)
+	if err != nil {
 		return err
 	}
 	if image.Boot == "" {
@@ -102,9 +110,7 @@ func (m *Manager) fill(ctx context.Context, staging statedir.ImageDir, src *sour
 	if err != nil {
 		return err
 	}
-	if image.SizeBytes = size; src.identity == "" {
-		image.Key = keyOf(*image, content)
-	}
+	image.SizeBytes, image.Key = size, keyOf(*image, cmp.Or(src.identity, content)+seed)
 	return src.discard()
 }
 
@@ -147,7 +153,7 @@ func (m *Manager) publishNewest(staging statedir.ImageDir, image banger.Image) (
 	case errors.Is(err, banger.ErrNotFound):
 		return image, m.publish(staging, image)
 	case err != nil: // damaged: what its machines lack is made good
-		return image, errors.Join(m.Delete(image.Key), m.publish(staging, image))
+		return image, errors.Join(m.discard(image.Key), m.publish(staging, image))
 	}
 	if newest, err := m.find(same.Name); err == nil && newest.Key == same.Key {
 		return same, nil
@@ -236,5 +242,5 @@ func (s *source) discard() error {
 // notImage is the error for what is no image.
 func notImage(path, what string) error {
 	return &banger.Error{Kind: banger.ErrInvalid, Subject: path, Err: fmt.Errorf("it is %s", what),
-		Hint: "an image is an OCI layout, an archive of docker save, a tar of a root file system or a directory with one"}
+		Hint: "an image is an OCI layout, an archive of docker save, a tar of a root file system, a directory with one or an ext4 image"}
 }

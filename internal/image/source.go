@@ -32,6 +32,10 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	if err != nil {
 		return nil, err
 	}
+	if info.Mode().IsRegular() && isExt4(file) {
+		file.Close()
+		return openRootfs(path, report)
+	}
 	stop := context.AfterFunc(ctx, func() { file.SetReadDeadline(time.Unix(1, 0)) }) // a pipe may have nothing to give
 	src := &source{closers: []func() error{file.Close, func() error { stop(); return nil }}}
 	if err := src.openFile(ctx, &counter{r: file, report: report}, path, staging); err != nil {
@@ -91,7 +95,7 @@ func (s *source) openFile(ctx context.Context, r *counter, path string, staging 
 	case len(head) == 0:
 		return notImage(path, "empty")
 	case len(head) < tarBlock, err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // that of an entry with a long name: the rest was not looked at
-		return notImage(path, "no tar")
+		return notTar(path, r.r)
 	case first != nil && oci.IsArchive(first.Name):
 		return s.openArchive(ctx, stream, r.report, path, staging)
 	}

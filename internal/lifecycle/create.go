@@ -104,6 +104,9 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 		return vm, err
 	}
 	vm.ImageKey, vm.Kernel = image.Key, kernel // stored with the next change of state
+	if _, err := m.Images.Base(ctx, image, progress); err != nil {
+		return vm, err // before the disk is made for it
+	}
 	end := progress.Begin("disk", "applying work seed")
 	if err := m.Homes.Create(ctx, Home{ID: vm.ID, Name: vm.Spec.Name, ImageKey: image.Key, DiskBytes: vm.Spec.DiskBytes,
 		GitName: req.GitName, GitEmail: req.GitEmail}); err != nil {

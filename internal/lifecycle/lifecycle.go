@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -33,12 +34,15 @@ type Store interface {
 }
 
 // Images gives bases. Ensure builds a missing one and reports that as stage "image"; Get finds a published one by key, Resolve
-// by name or the beginning of a key. Delete removes one.
+// by name or the beginning of a key. Base gives the file that a machine boots from, once it is known to be as it was. Delete removes
+// an image, Prune those that may go.
 type Images interface {
 	Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error)
 	Get(key string) (banger.Image, error)
 	Resolve(ref string) (banger.Image, error)
+	Base(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (path string, err error)
 	Delete(key string) error
+	Prune(ctx context.Context, inUse map[string]bool, all, dryRun bool) (api.Pruned, error)
 }
 
 // Kernels gives kernels and the initrd that boots one with the guest's binary. Ensure reports stage "kernel". Delete removes one,

@@ -152,11 +152,15 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 	if err != nil {
 		return machine.Config{}, fmt.Errorf("make initrd: %w", err)
 	}
-	home, base, parts := m.Dir.VM(vm.ID), m.Dir.Image(image.Key), m.Dir.Kernel(kernel.Name)
+	base, err := m.Images.Base(ctx, image, progress)
+	if err != nil {
+		return machine.Config{}, err
+	}
+	home, parts := m.Dir.VM(vm.ID), m.Dir.Kernel(kernel.Name)
 	return machine.Config{
 		ID: vm.ID, Name: vm.Spec.Name, Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
-		Base: base.Rootfs(), Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
+		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
 		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User),
 	}, nil
 }

@@ -30,6 +30,7 @@ type world struct {
 	boot     banger.ExitCause      // "": guests get ready; else how each boot ends
 	slow     chan struct{}         // not nil: guests get ready when it is closed
 	noSpace  error                 // what Homes.Create gives
+	changed  error                 // what Images.Base gives
 	steps    int
 	failStep int // -1: none
 	crashAt  int

@@ -1,0 +1,51 @@
+package api
+
+import "banger"
+
+// Routes of images that lie elsewhere or are not needed any more.
+const (
+	RouteImageRegister = "POST /v1/images/register"      // RegisterRequest → events, Image
+	RouteImagePromote  = "POST /v1/images/{ref}/promote" // → events, Image
+	RouteImageExport   = "GET /v1/images/{ref}/export"   // → a tar (application/x-tar); what goes wrong under way is in ErrorTrailer
+	RouteImagePrune    = "POST /v1/images/prune"         // PruneRequest → Pruned
+)
+
+// ErrorTrailer is the trailer of an answer that is not JSON: a [banger.ErrorBody] when it is not whole.
+const ErrorTrailer = "Banger-Error"
+
+// ImageDetail is one image with what it takes and who uses it.
+type ImageDetail struct {
+	banger.Image
+	Dir       string   `json:"dir"`        // the image's directory
+	DiskBytes int64    `json:"disk_bytes"` // that it takes up on the host
+	VMs       []string `json:"vms,omitempty"`
+}
+
+// RegisterRequest asks for an image that stays where it is.
+type RegisterRequest struct {
+	Name     string          `json:"name"`
+	Rootfs   string          `json:"rootfs"`              // absolute path of an ext4 image
+	WorkSeed string          `json:"work_seed,omitempty"` // absolute path of an ext4 image or a tar; empty: the image's /root
+	Boot     banger.BootKind `json:"boot,omitempty"`
+	Kernel   string          `json:"kernel,omitempty"`
+}
+
+// PruneRequest asks for the removal of images that no VM uses.
+type PruneRequest struct {
+	All    bool `json:"all,omitempty"`     // also the newest of each name
+	DryRun bool `json:"dry_run,omitempty"` // only tell
+}
+
+// Pruned is what was removed, or would be.
+type Pruned struct {
+	Items []PrunedItem `json:"items"`
+	Bytes int64        `json:"bytes"` // that this frees
+}
+
+// PrunedItem is one thing that was removed.
+type PrunedItem struct {
+	Name   string `json:"name"`
+	Key    string `json:"key,omitempty"`
+	Reason string `json:"reason"` // "superseded", "unused", "damaged", "leftover"
+	Bytes  int64  `json:"bytes"`
+}

@@ -1,0 +1,77 @@
+package daemon
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/api"
+)
+
+func (s *Server) registerImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	var req api.RegisterRequest
+	if err := decode(w, r, &req); err != nil {
+		return api.Event{}, err
+	}
+	if err := absolute(req.Rootfs, req.WorkSeed); err != nil {
+		return api.Event{}, err
+	}
+	image, err := s.Images.Register(r.Context(), req, progress)
+	return api.Event{Image: &image}, err
+}
+
+func (s *Server) promoteImage(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	image, err := s.Images.Promote(r.Context(), r.PathValue("ref"), progress)
+	return api.Event{Image: &image}, err
+}
+
+func (s *Server) pruneImages(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var req api.PruneRequest
+		if err := decode(w, r, &req); err != nil {
+			return nil, err
+		}
+		return s.VMs.PruneImages(r.Context(), req.All, req.DryRun)
+	})(w, r)
+}
+
+// exportImage sends a tar. An error before its first byte is an ordinary answer, a later one is in the trailer.
+func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) {
+	out := &firstByte{w: w}
+	err := s.Images.Export(r.Context(), r.PathValue("ref"), out)
+	switch {
+	case err == nil:
+	case !out.sent:
+		s.refuse(w, r, err)
+	default:
+		s.Log.WarnContext(r.Context(), "failed", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
+		body, _ := json.Marshal(banger.EncodeError(err, operationOf(r.Context()))) // nothing in it can't be said
+		w.Header().Set(http.TrailerPrefix+api.ErrorTrailer, string(body))
+	}
+}
+
+// firstByte gives an answer its type when there is one.
+type firstByte struct {
+	w    http.ResponseWriter
+	sent bool
+}
+
+func (f *firstByte) Write(p []byte) (int, error) {
+	if !f.sent {
+		f.w.Header().Set("Content-Type", "application/x-tar")
+	}
+	f.sent = true
+	return f.w.Write(p)
+}
+
+// absolute checks the paths in a request: the daemon has another working directory than who asks. The second may be empty.
+func absolute(path, other string) error {
+	for _, p := range []string{path, cmp.Or(other, path)} {
+		if !filepath.IsAbs(p) {
+			return banger.Invalidf("path %q: want an absolute one", p)
+		}
+	}
+	return nil
+}

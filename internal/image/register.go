@@ -1,0 +1,204 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/ext4/read"
+)
+
+// Register makes an image whose base stays the user's own file, as stage "image": only its seed and a record are stored. The key is
+// of the file's content: to register the same content again says where it lies now. On error nothing is left.
+// Errors: ErrNotFound; ErrInvalid for a bad name or path; ErrUnsupported for what machines can't mount; ErrConflict for a file system
+// that was not unmounted, a file that changes, or a name that banger builds itself; ErrUnavailable without disk space.
+func (m *Manager) Register(ctx context.Context, req api.RegisterRequest, progress banger.ProgressFunc) (image banger.Image, err error) {
+	defer func() {
+		if err != nil {
+			err = &banger.Error{Op: "register image", Subject: req.Name, Err: banger.SpaceError(err, m.Dir.Images())}
+		}
+	}()
+	if err := (plan{image: banger.Image{Name: req.Name, Boot: req.Boot}}).validate(); err != nil {
+		return image, err
+	}
+	path, err := m.registrable(req.Rootfs)
+	if err != nil {
+		return image, err
+	}
+	host, err := openHostImage(path)
+	if err != nil {
+		return image, about(path, err)
+	}
+	defer func() { err = errors.Join(err, host.Close()) }()
+	if err := mountable(host.Super()); err != nil {
+		return image, about(path, err)
+	}
+	text := "registering image " + req.Name
+	end := progress.Begin("image", text)
+	host.id.SHA256, err = host.sum(ctx, func(done int64) {
+		progress.Report(banger.Progress{Stage: "image", Text: text, Bytes: done, Total: host.id.SizeBytes})
+	})
+	if err != nil {
+		return image, err
+	}
+	image = banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel, SizeBytes: host.id.SizeBytes, Source: "registered " + path, CreatedAt: m.Now().UTC(),
+		Registered: &host.id}
+	if image.Boot == "" {
+		image.Boot = bootOf(host.FS)
+	}
+	if image, err = m.publishRegistered(ctx, image, host, req.WorkSeed); err == nil {
+		end()
+	}
+	return image, err
+}
+
+// registrable resolves the path of a file of the user's.
+func (m *Manager) registrable(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", about(path, hostError(err))
+	}
+	root, err := filepath.EvalSymlinks(m.Dir.Root)
+	if err != nil {
+		return "", err
+	}
+	if in, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(in) {
+		return "", banger.Invalidf("%s is banger's own", path)
+	}
+	return real, nil
+}
+
+// publishRegistered stores seed and record. An image of that key says where its file is from now on, or has a copy already.
+func (m *Manager) publishRegistered(ctx context.Context, image banger.Image, host *hostImage, workSeed string) (_ banger.Image, err error) {
+	staging := m.newStaging(image.Name)
+	if err := os.Mkdir(staging.Path, 0o700); err != nil {
+		return image, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(staging.Path)) }()
+	seed, err := makeSeed(ctx, host.FS, workSeed, staging.Seed())
+	if err != nil {
+		return image, err
+	}
+	if err := host.unchanged(); err != nil {
+		return image, err
+	}
+	image.Key = keyOf(image, "registered "+image.Registered.SHA256+" "+seed)
+	m.publishing.Lock()
+	if same, err := m.Get(image.Key); err == nil && same.Registered != nil {
+		same.Registered, same.Source = image.Registered, image.Source
+		err = writeManifest(m.Dir.Image(image.Key), same)
+	}
+	m.publishing.Unlock()
+	if err != nil {
+		return image, err
+	}
+	return m.publishNewest(staging, image)
+}
+
+// Base gives the path of an image's root file system for a machine to boot from. A registered one must hold the bytes that were
+// registered: the machines' own changes are to these. When only its times, inode or device differ, its content is compared.
+// Errors: ErrNotFound when the file is gone; ErrConflict when it has changed or is mounted; ErrUnavailable when it can't be read.
+func (m *Manager) Base(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (string, error) {
+	if image.Registered == nil {
+		return m.Dir.Image(image.Key).Rootfs(), nil
+	}
+	host, err := m.openRegistered(ctx, image, progress)
+	if err != nil {
+		return "", err
+	}
+	return image.Registered.Path, host.Close()
+}
+
+// openRegistered opens the file of a registered image, which holds what was registered.
+func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (host *hostImage, err error) {
+	want := *image.Registered
+	again := "banger image register " + image.Name + " --rootfs "
+	host, err = openHostImage(want.Path)
+	switch {
+	case errors.Is(err, banger.ErrNotFound):
+		return nil, withHint(about(want.Path, err), "put the file back, or tell where it is now: "+again+"PATH")
+	case errors.Is(err, banger.ErrUnavailable):
+		return nil, withHint(about(want.Path, err), "make it readable for you, or tell where a copy is: "+again+"PATH")
+	case err != nil:
+		return nil, withHint(about(want.Path, err), "unmount it and put the file back as it was, or register it anew for new machines: "+again+want.Path)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, host.Close())
+			host = nil
+		}
+	}()
+	differs := differences(want, host.id)
+	if len(differs) == 0 {
+		return host, nil
+	}
+	if host.id.SizeBytes == want.SizeBytes && host.id.Superblock == want.Superblock {
+		text := "comparing " + want.Path
+		end := progress.Begin("image", text)
+		host.id.SHA256, err = host.sum(ctx, func(done int64) {
+			progress.Report(banger.Progress{Stage: "image", Text: text, Bytes: done, Total: want.SizeBytes})
+		})
+		if err != nil {
+			return nil, err
+		}
+		end()
+	}
+	if host.id.SHA256 != want.SHA256 {
+		return nil, &banger.Error{Kind: banger.ErrConflict, Op: "image", Subject: image.Name,
+			Err:  fmt.Errorf("%s has changed since it was registered: %s differs", want.Path, strings.Join(differs, ", ")),
+			Hint: "put the file back as it was, or register it anew for new machines: " + again + want.Path}
+	}
+	return host, m.remember(image.Key, host.id)
+}
+
+// remember records how a registered file with the right content looks now.
+func (m *Manager) remember(key string, id banger.HostFile) error {
+	m.publishing.Lock()
+	defer m.publishing.Unlock()
+	image, err := m.Get(key)
+	if err != nil || image.Registered == nil {
+		return err
+	}
+	image.Registered = &id
+	return writeManifest(m.Dir.Image(key), image)
+}
+
+// differences names what is not as it was.
+func differences(want, got banger.HostFile) (list []string) {
+	for _, c := range []struct {
+		name string
+		same bool
+	}{
+		{"its size", want.SizeBytes == got.SizeBytes},
+		{"its superblock", want.Superblock == got.Superblock},
+		{"its modification time", want.ModTime.Equal(got.ModTime)},
+		{"its change time", want.ChangeTime.Equal(got.ChangeTime)},
+		{"its inode", want.Inode == got.Inode},
+		{"its device", want.Device == got.Device},
+	} {
+		if !c.same {
+			list = append(list, c.name)
+		}
+	}
+	return list
+}
+
+// about names the file that an error is of.
+func about(path string, err error) error { return &banger.Error{Subject: path, Err: err} }
+
+func withHint(err error, hint string) error { return &banger.Error{Hint: hint, Err: err} }
+
+// bootOf finds out whether an image has an init that is worth starting.
+func bootOf(fsys *read.FS) banger.BootKind {
+	for _, path := range []string{"usr/lib/systemd/systemd", "lib/systemd/systemd"} {
+		if n, err := fsys.Lookup(path, true); err == nil && n.IsFile() {
+			return banger.BootSystem
+		}
+	}
+	return banger.BootAgent
+}
