@@ -30,7 +30,7 @@ func (m *Manager) Export(ctx context.Context, ref string, w io.Writer) (err erro
 			return err
 		}
 		defer host.Close()
-		return errors.Join(tree.WriteTar(contextWriter{ctx, w}, host.Source(".")), host.unchanged())
+		return errors.Join(tree.WriteTar(contextWriter{ctx, w}, host.Source(".")), host.Unchanged())
 	}
 	base, err := os.Open(m.Dir.Image(image.Key).Rootfs())
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/atomicfile"
+	"banger/internal/hostimage"
 	"banger/internal/sparse"
 	"banger/internal/statedir"
 )
@@ -21,7 +22,7 @@ func (m *Manager) Promote(ctx context.Context, ref string, progress banger.Progr
 	if image, err = m.Resolve(ref); err != nil || image.Registered == nil {
 		return image, err
 	}
-	return m.share(ctx, "promote image "+image.Name, "promote "+image.Key, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+	return m.jobs.Do(ctx, "promote image "+image.Name, "promote "+image.Key, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
 		promoted, err := m.promote(ctx, image, progress)
 		if err != nil {
 			err = &banger.Error{Op: "promote image", Subject: image.Name, Err: banger.SpaceError(err, m.Dir.Images())}
@@ -64,15 +65,15 @@ func copyBase(ctx context.Context, path string, from banger.HostFile, progress b
 	if err := os.Chmod(path, 0o444); err != nil {
 		return err
 	}
-	copied, err := openHostImage(path)
+	copied, err := hostimage.Open(path)
 	if err != nil {
 		return err
 	}
 	defer copied.Close()
-	sum, err := copied.sum(ctx, func(done int64) {
+	err = copied.Sum(ctx, func(done int64) {
 		progress.Report(banger.Progress{Detail: "comparing", Bytes: done, Total: from.SizeBytes})
 	})
-	if err == nil && sum != from.SHA256 {
+	if err == nil && copied.ID.SHA256 != from.SHA256 {
 		err = &banger.Error{Kind: banger.ErrConflict, Subject: from.Path, Err: errors.New("it changed while it was copied"), Hint: "put the file back as it was"}
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/ext4/read"
+	"banger/internal/hostimage"
 )
 
 // Register makes an image whose base stays the user's own file, as stage "image": only its seed and a record are stored. The key is
@@ -30,24 +31,21 @@ func (m *Manager) Register(ctx context.Context, req api.RegisterRequest, progres
 	if err != nil {
 		return image, err
 	}
-	host, err := openHostImage(path)
+	host, err := hostimage.Open(path)
 	if err != nil {
 		return image, about(path, err)
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
-	if err := mountable(host.Super()); err != nil {
+	if err := host.Mountable(); err != nil {
 		return image, about(path, err)
 	}
 	text := "registering image " + req.Name
 	end := progress.Begin("image", text)
-	host.id.SHA256, err = host.sum(ctx, func(done int64) {
-		progress.Report(banger.Progress{Stage: "image", Text: text, Bytes: done, Total: host.id.SizeBytes})
-	})
-	if err != nil {
+	if err := sum(ctx, host, text, progress); err != nil {
 		return image, err
 	}
-	image = banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel, SizeBytes: host.id.SizeBytes, Source: "registered " + path, CreatedAt: m.Now().UTC(),
-		Registered: &host.id}
+	image = banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel, SizeBytes: host.ID.SizeBytes, Source: "registered " + path, CreatedAt: m.Now().UTC(),
+		Registered: &host.ID}
 	if image.Boot == "" {
 		image.Boot = bootOf(host.FS)
 	}
@@ -57,11 +55,22 @@ func (m *Manager) Register(ctx context.Context, req api.RegisterRequest, progres
 	return image, err
 }
 
+// sum computes a file's digest, and tells how far it is.
+func sum(ctx context.Context, host *hostimage.Image, text string, progress banger.ProgressFunc) error {
+	err := host.Sum(ctx, func(done int64) {
+		progress.Report(banger.Progress{Stage: "image", Text: text, Bytes: done, Total: host.ID.SizeBytes})
+	})
+	if err != nil {
+		err = about(host.ID.Path, err)
+	}
+	return err
+}
+
 // registrable resolves the path of a file of the user's.
 func (m *Manager) registrable(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return "", about(path, hostError(err))
+		return "", about(path, hostimage.FileError(err))
 	}
 	root, err := filepath.EvalSymlinks(m.Dir.Root)
 	if err != nil {
@@ -74,7 +83,7 @@ func (m *Manager) registrable(path string) (string, error) {
 }
 
 // publishRegistered stores seed and record. An image of that key says where its file is from now on, or has a copy already.
-func (m *Manager) publishRegistered(ctx context.Context, image banger.Image, host *hostImage, workSeed string) (_ banger.Image, err error) {
+func (m *Manager) publishRegistered(ctx context.Context, image banger.Image, host *hostimage.Image, workSeed string) (_ banger.Image, err error) {
 	staging := m.newStaging(image.Name)
 	if err := os.Mkdir(staging.Path, 0o700); err != nil {
 		return image, err
@@ -84,8 +93,8 @@ func (m *Manager) publishRegistered(ctx context.Context, image banger.Image, hos
 	if err != nil {
 		return image, err
 	}
-	if err := host.unchanged(); err != nil {
-		return image, err
+	if err := host.Unchanged(); err != nil {
+		return image, about(host.ID.Path, err)
 	}
 	image.Key = keyOf(image, "registered "+image.Registered.SHA256+" "+seed)
 	m.publishing.Lock()
@@ -115,10 +124,10 @@ func (m *Manager) Base(ctx context.Context, image banger.Image, progress banger.
 }
 
 // openRegistered opens the file of a registered image, which holds what was registered.
-func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (host *hostImage, err error) {
+func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (host *hostimage.Image, err error) {
 	want := *image.Registered
 	again := "banger image register " + image.Name + " --rootfs "
-	host, err = openHostImage(want.Path)
+	host, err = hostimage.Open(want.Path)
 	switch {
 	case errors.Is(err, banger.ErrNotFound):
 		return nil, withHint(about(want.Path, err), "put the file back, or tell where it is now: "+again+"PATH")
@@ -133,27 +142,24 @@ func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progre
 			host = nil
 		}
 	}()
-	differs := differences(want, host.id)
+	differs := hostimage.Differences(want, host.ID)
 	if len(differs) == 0 {
 		return host, nil
 	}
-	if host.id.SizeBytes == want.SizeBytes && host.id.Superblock == want.Superblock {
+	if host.ID.SizeBytes == want.SizeBytes && host.ID.Superblock == want.Superblock {
 		text := "comparing " + want.Path
 		end := progress.Begin("image", text)
-		host.id.SHA256, err = host.sum(ctx, func(done int64) {
-			progress.Report(banger.Progress{Stage: "image", Text: text, Bytes: done, Total: want.SizeBytes})
-		})
-		if err != nil {
+		if err := sum(ctx, host, text, progress); err != nil {
 			return nil, err
 		}
 		end()
 	}
-	if host.id.SHA256 != want.SHA256 {
+	if host.ID.SHA256 != want.SHA256 {
 		return nil, &banger.Error{Kind: banger.ErrConflict, Op: "image", Subject: image.Name,
 			Err:  fmt.Errorf("%s has changed since it was registered: %s differs", want.Path, strings.Join(differs, ", ")),
 			Hint: "put the file back as it was, or register it anew for new machines: " + again + want.Path}
 	}
-	return host, m.remember(image.Key, host.id)
+	return host, m.remember(image.Key, host.ID)
 }
 
 // remember records how a registered file with the right content looks now.
@@ -166,26 +172,6 @@ func (m *Manager) remember(key string, id banger.HostFile) error {
 	}
 	image.Registered = &id
 	return writeManifest(m.Dir.Image(key), image)
-}
-
-// differences names what is not as it was.
-func differences(want, got banger.HostFile) (list []string) {
-	for _, c := range []struct {
-		name string
-		same bool
-	}{
-		{"its size", want.SizeBytes == got.SizeBytes},
-		{"its superblock", want.Superblock == got.Superblock},
-		{"its modification time", want.ModTime.Equal(got.ModTime)},
-		{"its change time", want.ChangeTime.Equal(got.ChangeTime)},
-		{"its inode", want.Inode == got.Inode},
-		{"its device", want.Device == got.Device},
-	} {
-		if !c.same {
-			list = append(list, c.name)
-		}
-	}
-	return list
 }
 
 // about names the file that an error is of.

@@ -8,16 +8,17 @@ import (
 
 	"banger"
 	"banger/internal/ext4/read"
+	"banger/internal/hostimage"
 	"banger/internal/tree"
 )
 
 // openRootfs takes the tree of an ext4 image. It must not change meanwhile.
 func openRootfs(path string, report func(int64)) (*source, error) {
-	img, err := openHostImage(path)
+	img, err := hostimage.Open(path)
 	if err != nil {
 		return nil, about(path, err)
 	}
-	return &source{tree: bounded(img.Source("."), limits, report), from: "ext4 image " + path, closers: []func() error{img.unchanged, img.Close}}, nil
+	return &source{tree: bounded(img.Source("."), limits, report), from: "ext4 image " + path, closers: []func() error{img.Unchanged, img.Close}}, nil
 }
 
 // bounded ends a tree that has more than limits, and reports the bytes so far.

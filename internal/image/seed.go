@@ -15,6 +15,7 @@ import (
 	"banger"
 	"banger/internal/ext4/read"
 	"banger/internal/ext4/write"
+	"banger/internal/hostimage"
 	"banger/internal/oci"
 	"banger/internal/tree"
 )
@@ -74,30 +75,44 @@ func makeSeed(ctx context.Context, fsys *read.FS, workSeed, path string) (digest
 	return "", saveSeed(path, src, io.Discard)
 }
 
-func openWorkSeed(ctx context.Context, path string) (tree.Source, func() error, error) {
+func openWorkSeed(ctx context.Context, path string) (src tree.Source, done func() error, err error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, hostError(err)
+		return nil, nil, hostimage.FileError(err)
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = banger.Invalidf("it is no regular file")
 	}
-	if err == nil && isExt4(file) {
-		img := &hostImage{file: file}
-		if err = img.open(path); err == nil {
-			return img.Source("."), func() error { return errors.Join(img.unchanged(), file.Close()) }, nil
+	if err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	if hostimage.Is(file) {
+		file.Close()
+		img, err := hostimage.Open(path)
+		if err != nil {
+			return nil, nil, err
 		}
+		return img.Source("."), func() error { return errors.Join(img.Unchanged(), img.Close()) }, nil
 	}
-	var stream io.Reader
-	var done func() error
-	if err == nil {
-		stream, done, err = oci.Unpack(contextReader{ctx, file})
-	}
+	stream, done, err := oci.Unpack(contextReader{ctx, file})
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
 	return tree.FromTar(stream, limits), func() error { return errors.Join(done(), file.Close()) }, nil
+}
+
+// contextReader reads until the context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
 }
 
 // saveSeed writes a seed durably, and the same to copy: directories, files, links and nothing else.

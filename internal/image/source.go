@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/hostimage"
 	"banger/internal/oci"
 	"banger/internal/statedir"
 	"banger/internal/tree"
@@ -32,7 +33,7 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().IsRegular() && isExt4(file) {
+	if info.Mode().IsRegular() && hostimage.Is(file) {
 		file.Close()
 		return openRootfs(path, report)
 	}
