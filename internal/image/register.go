@@ -124,42 +124,44 @@ func (m *Manager) Base(ctx context.Context, image banger.Image, progress banger.
 }
 
 // openRegistered opens the file of a registered image, which holds what was registered.
-func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (host *hostimage.Image, err error) {
-	want := *image.Registered
-	again := "banger image register " + image.Name + " --rootfs "
-	host, err = hostimage.Open(want.Path)
+func (m *Manager) openRegistered(ctx context.Context, image banger.Image, progress banger.ProgressFunc) (*hostimage.Image, error) {
+	path, again := image.Registered.Path, "banger image register "+image.Name+" --rootfs "
+	host, err := hostimage.Open(path)
 	switch {
 	case errors.Is(err, banger.ErrNotFound):
-		return nil, withHint(about(want.Path, err), "put the file back, or tell where it is now: "+again+"PATH")
+		return nil, withHint(about(path, err), "put the file back, or tell where it is now: "+again+"PATH")
 	case errors.Is(err, banger.ErrUnavailable):
-		return nil, withHint(about(want.Path, err), "make it readable for you, or tell where a copy is: "+again+"PATH")
+		return nil, withHint(about(path, err), "make it readable for you, or tell where a copy is: "+again+"PATH")
 	case err != nil:
-		return nil, withHint(about(want.Path, err), "unmount it and put the file back as it was, or register it anew for new machines: "+again+want.Path)
+		return nil, withHint(about(path, err), "unmount it and put the file back as it was, or register it anew for new machines: "+again+path)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, host.Close())
-			host = nil
-		}
-	}()
+	if err := m.compare(ctx, image, host, progress); err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return host, nil
+}
+
+// compare tells whether a file holds the bytes that were registered, and remembers how it looks when it does.
+func (m *Manager) compare(ctx context.Context, image banger.Image, host *hostimage.Image, progress banger.ProgressFunc) error {
+	want := *image.Registered
 	differs := hostimage.Differences(want, host.ID)
 	if len(differs) == 0 {
-		return host, nil
+		return nil
 	}
 	if host.ID.SizeBytes == want.SizeBytes && host.ID.Superblock == want.Superblock {
 		text := "comparing " + want.Path
 		end := progress.Begin("image", text)
 		if err := sum(ctx, host, text, progress); err != nil {
-			return nil, err
+			return err
 		}
 		end()
 	}
-	if host.ID.SHA256 != want.SHA256 {
-		return nil, &banger.Error{Kind: banger.ErrConflict, Op: "image", Subject: image.Name,
-			Err:  fmt.Errorf("%s has changed since it was registered: %s differs", want.Path, strings.Join(differs, ", ")),
-			Hint: "put the file back as it was, or register it anew for new machines: " + again + want.Path}
+	if host.ID.SHA256 == want.SHA256 {
+		return m.remember(image.Key, host.ID)
 	}
-	return host, m.remember(image.Key, host.ID)
+	return &banger.Error{Kind: banger.ErrConflict, Op: "image", Subject: image.Name,
+		Err:  fmt.Errorf("%s has changed since it was registered: %s differs", want.Path, strings.Join(differs, ", ")),
+		Hint: "put the file back as it was, or register it anew for new machines: banger image register " + image.Name + " --rootfs " + want.Path}
 }
 
 // remember records how a registered file with the right content looks now.

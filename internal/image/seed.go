@@ -95,11 +95,11 @@ func openWorkSeed(ctx context.Context, path string) (src tree.Source, done func(
 		}
 		return img.Source("."), func() error { return errors.Join(img.Unchanged(), img.Close()) }, nil
 	}
-	stream, done, err := oci.Unpack(contextReader{ctx, file})
+	stream, closer, err := oci.Unpack(contextReader{ctx, file})
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
-	return tree.FromTar(stream, limits), func() error { return errors.Join(done(), file.Close()) }, nil
+	return tree.FromTar(stream, limits), func() error { return errors.Join(closer(), file.Close()) }, nil
 }
 
 // contextReader reads until the context ends.
