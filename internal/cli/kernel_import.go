@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"os"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
 	"banger"
@@ -82,24 +79,12 @@ func kernelSource(cmd *cobra.Command, src *banger.KernelSource) error {
 	}
 	var err error
 	for i, path := range src.Packages {
-		if src.Packages[i], err = hostPath(path); err != nil {
+		if src.Packages[i], err = hostPath("import", path); err != nil {
 			return err
 		}
 	}
 	if src.Dir != "" {
-		src.Dir, err = hostPath(src.Dir)
+		src.Dir, err = hostPath("import", src.Dir)
 	}
 	return err
-}
-
-// hostPath makes the path of something that is there absolute.
-func hostPath(arg string) (string, error) {
-	path, err := filepath.Abs(arg)
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		return "", hostError("import", arg, err)
-	}
-	return path, nil
 }
