@@ -129,12 +129,12 @@ func (a *Archive) find(ctx context.Context, suite Suite, dir string, match func(
 	return found, errors.Join(err, os.Remove(list))
 }
 
-// packages downloads the list of a suite's packages, in the form that is shortest and that the mirror has.
+// packages downloads the list of a suite's packages. That of gzip is a third longer than that of xz and unpacked twenty times as fast.
 func (a *Archive) packages(ctx context.Context, suite Suite, mirror *url.URL, r release, dir string, report func(done, total int64)) (list, packed string, err error) {
 	name := suite.Component + "/binary-" + architecture + "/Packages"
 	err = &banger.Error{Kind: banger.ErrUnavailable, Err: fmt.Errorf("it has no component %s for %s", suite.Component, architecture)}
 	list = filepath.Join(dir, "Packages")
-	for _, packed := range []string{".xz", ".gz", ""} {
+	for _, packed := range []string{".gz", ".xz", ""} {
 		file, listed := r.files[name+packed]
 		if !listed {
 			continue
