@@ -161,7 +161,16 @@ func (c *Client) ShowKernel(ctx context.Context, name string) (banger.Kernel, er
 
 // ImportKernel makes a kernel from what lies at absolute paths on the host, or of the host's own. Cancelling ctx undoes it.
 func (c *Client) ImportKernel(ctx context.Context, req api.ImportKernelRequest, progress banger.ProgressFunc) (banger.Kernel, error) {
-	last, err := c.events(ctx, api.RouteKernelMake, "", nil, req, progress)
+	return c.makeKernel(ctx, api.RouteKernelMake, req, progress)
+}
+
+// PullKernel fetches a kernel that can be had by its name, unless it is there. Cancelling ctx undoes it, if nobody else waits for it.
+func (c *Client) PullKernel(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
+	return c.makeKernel(ctx, api.RouteKernelPull, api.PullKernelRequest{Name: name}, progress)
+}
+
+func (c *Client) makeKernel(ctx context.Context, route string, req any, progress banger.ProgressFunc) (banger.Kernel, error) {
+	last, err := c.events(ctx, route, "", nil, req, progress)
 	if err != nil || last.Kernel == nil {
 		return banger.Kernel{}, err
 	}

@@ -41,6 +41,7 @@ const (
 	RouteKernelOffer = "GET /v1/kernels-offered"  // → []banger.KernelOffer
 	RouteKernelShow  = "GET /v1/kernels/{ref}"    // → banger.Kernel
 	RouteKernelMake  = "POST /v1/kernels"         // ImportKernelRequest → events, Kernel
+	RouteKernelPull  = "POST /v1/kernels/pull"    // PullKernelRequest → events, Kernel
 	RouteKernelDrop  = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
 )
 
@@ -82,6 +83,11 @@ type PullRequest struct {
 	Kernel   string          `json:"kernel,omitempty"`
 	Platform string          `json:"platform,omitempty"` // "linux/amd64", which is the default
 	Insecure bool            `json:"insecure,omitempty"` // without encryption if need be
+}
+
+// PullKernelRequest asks for a kernel that can be had by its name.
+type PullKernelRequest struct {
+	Name string `json:"name"`
 }
 
 // ImportKernelRequest asks for a kernel made from what lies on the host. Its paths are absolute; the daemon opens them.

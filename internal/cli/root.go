@@ -102,11 +102,12 @@ func (a *app) kernelGroup() *cobra.Command {
 A kernel comes from a distribution's package, with all its modules. The first "vm run" fetches the default one; others are imported.`, `
   banger kernel list                           what is ready
   banger kernel list --available               what can be had by name
+  banger kernel pull debian-cloud              fetch the default one now
   banger kernel import mine --host             the kernel of this computer
   banger vm run --kernel mine                  a machine that boots it
   banger kernel show mine                      what it has for machines, and what not
   banger kernel delete mine                    when no machine uses it any more`,
-		a.kernelList(), a.kernelShow(), a.kernelImport(), a.kernelDelete())
+		a.kernelList(), a.kernelShow(), a.kernelPull(), a.kernelImport(), a.kernelDelete())
 }
 
 func (a *app) daemonGroup() *cobra.Command {

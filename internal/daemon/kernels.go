@@ -14,6 +14,7 @@ type Kernels interface {
 	List() ([]banger.Kernel, error)
 	Available() []banger.KernelOffer
 	Get(name string) (banger.Kernel, error)
+	Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error)
 	Import(ctx context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error)
 }
 
@@ -23,6 +24,16 @@ func (s *Server) kernelRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteKernelShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Get(r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteKernelDrop, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteKernelMake, versioned(s, stream(s, s.importKernel)))
+	mux.HandleFunc(api.RouteKernelPull, versioned(s, stream(s, s.pullKernel)))
+}
+
+func (s *Server) pullKernel(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	var req api.PullKernelRequest
+	if err := decode(w, r, &req); err != nil {
+		return api.Event{}, err
+	}
+	kernel, err := s.Kernels.Ensure(r.Context(), req.Name, progress)
+	return api.Event{Kernel: &kernel}, err
 }
 
 func (s *Server) importKernel(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {

@@ -25,6 +25,11 @@ func (kernelList) Get(name string) (banger.Kernel, error) {
 	return banger.Kernel{Name: name}, nil
 }
 
+func (kernelList) Ensure(_ context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
+	progress.Report(banger.Progress{Stage: "kernel", Text: "fetching kernel " + name})
+	return kernelList{}.Get(name)
+}
+
 func (kernelList) Import(_ context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error) {
 	progress.Report(banger.Progress{Stage: "kernel", Text: "importing kernel " + name})
 	if src.Dir == "/bad" {
@@ -66,6 +71,13 @@ func TestKernelRequests(t *testing.T) {
 		func(p banger.Progress) { told = p.Text })
 	if err != nil || kernel.Name != "mine" || kernel.Source != "/a.deb /b.deb" || told != "importing kernel mine" {
 		t.Errorf("ImportKernel = %+v, %v, told %q", kernel, err, told)
+	}
+	kernel, err = s.PullKernel(ctx, "debian", func(p banger.Progress) { told = p.Text })
+	if err != nil || kernel.Name != "debian" || told != "fetching kernel debian" {
+		t.Errorf("PullKernel = %+v, %v, told %q", kernel, err, told)
+	}
+	if _, err := s.PullKernel(ctx, "none", nil); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("PullKernel of none: %v", err)
 	}
 	for _, tc := range []struct {
 		src  banger.KernelSource
