@@ -36,7 +36,6 @@ func hideApt(t *testing.T, w *testenv.World, cmd *exec.Cmd) {
 	const script = `set -e
 for program in /usr/bin/apt* /usr/bin/dpkg*; do mount --bind /dev/null "$program"; done
 for dir in /var/lib/apt /var/lib/dpkg /var/cache/apt /etc/apt; do mount -t tmpfs tmpfs "$dir"; done
-! command -v apt-get && ! command -v apt-cache && ! command -v dpkg
 user=$1; shift
 exec setpriv --reuid "$user" --regid "$user" --init-groups -- "$@"`
 	tool := testenv.RequireTool(t, "unshare")
@@ -78,7 +77,7 @@ func TestKernelPullWithoutApt(t *testing.T) {
 	}
 	r := pull()
 	wantStatus(t, r, 6)
-	if !strings.Contains(r.Stderr, "no trusted keys") || !strings.Contains(r.Stderr, "apt: ") || !strings.Contains(r.Stderr, "debian.keyring") {
+	if !strings.Contains(r.Stderr, "no trusted keys") || !strings.Contains(r.Stderr, "apt-cache: it is not installed") || !strings.Contains(r.Stderr, "debian.keyring") {
 		t.Errorf("with Debian's keys alone: %s", r.Stderr)
 	}
 	w.Must("daemon", "stop")
