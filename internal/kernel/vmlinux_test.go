@@ -72,13 +72,14 @@ func TestUnpackVmlinux(t *testing.T) {
 		name string
 		pack func(*testing.T, []byte) []byte
 	}{
-		{"gzip", func(t *testing.T, b []byte) []byte { return gzipped(t, b) }},
+		{"gzip", byTool("gzip", "-n", "-9")},
 		{"xz with x86 filter", byTool("xz", "--check=crc32", "--x86", "--lzma2=dict=32MiB")},
 		{"xz", byTool("xz", "--check=crc32")},
 		{"zstd", byTool("zstd", "-3", "--ultra", "--long=27")},
-		{"lz4", lz4Legacy},
-		{"lz4 of one block", lz4Legacy},
-		{"bzip2", byTool("bzip2")},
+		{"lz4", byTool("lz4", "-l", "-9", "-c")},
+		{"lz4 of one block", byTool("lz4", "-l", "-9", "-c")},
+		{"lz4 in frames", byTool("lz4", "-c")},
+		{"bzip2", byTool("bzip2", "-9")},
 		{"lzma", byTool("xz", "--format=lzma")},
 		{"none", func(t *testing.T, b []byte) []byte { return b }},
 	} {
