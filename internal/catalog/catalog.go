@@ -15,11 +15,14 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"banger"
 	"banger/internal/atomicfile"
+	"banger/internal/download"
 )
 
 // Config says where a catalog is and whose word counts.
@@ -137,6 +140,20 @@ func (c *Catalog) Kernel(ctx context.Context, name string) (banger.CatalogKernel
 
 func (c *Catalog) unknown(what, name string, names []string) error {
 	return &banger.Error{Kind: banger.ErrNotFound, Op: what, Subject: fmt.Sprintf("%.100q", name), Err: fmt.Errorf("it is not in the catalog %s", c.URL), Hint: banger.DidYouMean(name, names)}
+}
+
+// CleanUp removes bundles that came whole when banger was cut off. No Fetch may run. What came in part stays, for the next Fetch.
+func (c *Catalog) CleanUp() error {
+	entries, err := os.ReadDir(c.Cache)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), download.Partial) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(c.Cache, entry.Name())))
+		}
+	}
+	return err
 }
 
 // seen is what is remembered of one catalog.

@@ -23,6 +23,7 @@ import (
 
 	"banger"
 	"banger/internal/atomicfile"
+	"banger/internal/catalog"
 	"banger/internal/oci"
 	"banger/internal/share"
 	"banger/internal/statedir"
@@ -33,6 +34,10 @@ type Config struct {
 	Dir    statedir.Dir
 	Mirror string           // URL of the package mirror; empty: the definition's, or mmdebstrap's own
 	Now    func() time.Time // optional: time.Now
+
+	Catalog *catalog.Catalog // optional
+	// EnsureKernel gets the kernel that an image of the catalog names; optional.
+	EnsureKernel func(ctx context.Context, name string, progress banger.ProgressFunc) error
 }
 
 // Manager makes and finds the images of one state directory.

@@ -15,12 +15,16 @@ import (
 	"banger/internal/statedir"
 )
 
-// Pull makes an image of what a registry has under the request's reference, as stage "image". An empty name is taken from that.
+// Pull makes an image of what the catalog has under the request's reference, if that is a plain name, else of what a registry has, as stage
+// "image". An empty name is taken from the reference.
 // Credentials are those of docker's configuration. Layers come in parallel, stay in the cache, and are unpacked as they come. Two
 // equal pulls share one. On error nothing is left but what has come into the cache.
 // Errors: ErrInvalid for a bad reference, name or platform; ErrNotFound; ErrRefused when the registry wants other credentials;
 // ErrUnavailable when it does not answer; those of [Manager.Import].
 func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	if image, found, err := m.pullNamed(ctx, req, progress); found || err != nil {
+		return image, err
+	}
 	var options []imageref.Option
 	if req.Insecure {
 		options = append(options, imageref.Insecure)

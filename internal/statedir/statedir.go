@@ -89,6 +89,7 @@ func checkOwned(path string) error {
 
 func (d Dir) Images() string   { return filepath.Join(d.Root, "images") }
 func (d Dir) Blobs() string    { return filepath.Join(d.Root, "cache", "blobs", "sha256") } // files of registries by digest
+func (d Dir) Bundles() string  { return filepath.Join(d.Root, "cache", "bundles") }         // files of the catalog that are coming, by digest
 func (d Dir) Kernels() string  { return filepath.Join(d.Root, "kernels") }
 func (d Dir) VMs() string      { return filepath.Join(d.Root, "vms") }
 func (d Dir) Run() string      { return filepath.Join(d.Root, "run") }
@@ -98,6 +99,9 @@ func (d Dir) Database() string { return filepath.Join(d.Root, "state.db") }
 func (d Dir) DaemonSocket() string { return filepath.Join(d.Run(), "bangerd.sock") }
 func (d Dir) DaemonLock() string   { return filepath.Join(d.Run(), "bangerd.lock") }
 func (d Dir) DaemonLog() string    { return filepath.Join(d.Root, "bangerd.log") }
+
+// CatalogSeen remembers the newest serial of each catalog.
+func (d Dir) CatalogSeen() string { return filepath.Join(d.Root, "catalog.json") }
 
 // AccelProbe caches the answer of the KVM probe.
 func (d Dir) AccelProbe() string { return filepath.Join(d.Root, "accel.json") }
