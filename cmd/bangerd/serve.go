@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/catalog"
 	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/image"
@@ -75,6 +77,9 @@ func (m *Main) serve(ctx context.Context) error {
 	if err := w.kernels.CleanUp(); err != nil {
 		log.Warn("remove leftovers of kernels", "err", err)
 	}
+	if err := w.catalog.CleanUp(); err != nil {
+		log.Warn("remove leftovers of bundles", "err", err)
+	}
 	m.onClose(w.vms.Close)
 	if err := w.vms.Recover(ctx); err != nil {
 		return err
@@ -86,7 +91,8 @@ func (m *Main) serve(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
-		Status: m.status(w, time.Now())})
+		Catalog: daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle},
+		Status:  m.status(w, time.Now())})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
 	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
@@ -145,6 +151,7 @@ func (m *Main) listen() (*net.UnixListener, error) {
 
 // wiring is the concrete parts, connected.
 type wiring struct {
+	catalog *catalog.Catalog
 	images  *image.Manager
 	kernels *kernel.Manager
 	vms     *lifecycle.Manager
@@ -164,10 +171,19 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	if err := unix.Sysinfo(&host); err != nil {
 		return wiring{}, fmt.Errorf("ask for the host's memory: %w", err)
 	}
+	var keys []ed25519.PublicKey
+	for _, key := range cfg.Catalog.Keys {
+		keys = append(keys, ed25519.PublicKey(key))
+	}
 	w := wiring{
-		images:  image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror}),
+		catalog: catalog.New(catalog.Config{URL: cfg.Catalog.URL, Keys: keys, Seen: m.dir.CatalogSeen(), Cache: m.dir.Bundles()}),
 		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring}),
 	}
+	w.images = image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror,
+		Catalog: w.catalog, EnsureKernel: func(ctx context.Context, name string, progress banger.ProgressFunc) error {
+			_, err := w.kernels.Ensure(ctx, name, progress)
+			return err
+		}})
 	w.vms = lifecycle.New(lifecycle.Config{
 		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: debug.FreeOSMemory,
 		Homes:    lifecycle.Directories{Dir: m.dir},

@@ -118,6 +118,8 @@ type Event struct {
 	Image    *banger.Image     `json:"image,omitempty"`
 	Kernel   *banger.Kernel    `json:"kernel,omitempty"`
 	Error    *banger.ErrorBody `json:"error,omitempty"`
+
+	CatalogImage *banger.CatalogImage `json:"catalog_image,omitempty"`
 }
 
 // Status is the daemon's answer about itself.

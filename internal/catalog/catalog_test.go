@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -612,6 +613,31 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+}
+
+// What the page says of other programs.
+func TestOpenSSLAgrees(t *testing.T) {
+	openssl := testenv.RequireTool(t, "openssl")
+	made := filepath.Join(t.TempDir(), "openssl.pem")
+	testenv.Run(t, openssl, "genpkey", "-algorithm", "ed25519", "-out", made)
+	if err := os.Chmod(made, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ReadKey(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, _ := published(t, key)
+	text, err := os.ReadFile(filepath.Join(dir, indexName+signatureEnding))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signatures, err := parseSignatures(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "raw"), signatures[0].bytes)
+	testenv.Run(t, openssl, "pkeyutl", "-verify", "-inkey", made, "-rawin", "-in", filepath.Join(dir, indexName), "-sigfile", filepath.Join(dir, "raw"))
 }
 
 func TestSamePackSameBytes(t *testing.T) {

@@ -37,6 +37,15 @@ func Publish(dir string, keys []ed25519.PrivateKey, update Update) (banger.Catal
 	return index, nil
 }
 
+// Check tells what would keep Publish from following the index in dir. A directory that is not there is no error.
+func Check(dir string, keys []ed25519.PrivateKey) error {
+	_, _, err := current(filepath.Join(dir, indexName), keys)
+	if err != nil {
+		return &banger.Error{Op: "publish to", Subject: dir, Err: err}
+	}
+	return nil
+}
+
 func publish(dir string, keys []ed25519.PrivateKey, update Update) (banger.Catalog, error) {
 	if len(keys) == 0 || 2*len(keys) > maxSignatures {
 		return banger.Catalog{}, banger.Invalidf("%d keys: want 1 to %d", len(keys), maxSignatures/2)

@@ -7,7 +7,8 @@ import (
 )
 
 func (a *app) imageList() *cobra.Command {
-	return &cobra.Command{
+	var available bool
+	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "list the images that are ready", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial(cmd.Context())
@@ -15,6 +16,9 @@ func (a *app) imageList() *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			if available {
+				return a.listCatalogImages(cmd, c)
+			}
 			list, err := c.Images(cmd.Context())
 			if err != nil {
 				return err
@@ -33,4 +37,6 @@ func (a *app) imageList() *cobra.Command {
 			return a.printRows(rows)
 		},
 	}
+	cmd.Flags().BoolVar(&available, "available", false, "list the images of the configured catalog instead")
+	return cmd
 }

@@ -10,9 +10,10 @@ import (
 func (a *app) imagePull() *cobra.Command {
 	var req api.PullRequest
 	cmd := &cobra.Command{
-		Use: "pull REF", Short: "make an image of what a registry has",
-		Long: `REF is what "docker pull" takes. The image for linux/amd64 is taken, and boots as it is: nothing is installed in it. Private registries
-take the credentials of "docker login".`,
+		Use: "pull REF", Short: "make an image of what the catalog or a registry has",
+		Long: `A plain name is looked for in the configured catalog first (see: banger image list --available). Else REF is what "docker pull" takes.
+The image for linux/amd64 is taken, and boots as it is: nothing is installed in it. Private registries take the credentials of
+"docker login".`,
 		Example: `  banger image pull alpine:3
   banger image pull registry.example/team/app@sha256:… --name app
   banger vm run --image app`,

@@ -22,7 +22,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
   banger ps                          what there is
   banger vm shell NAME               back into a machine
   banger vm delete --force NAME      away with it`,
-		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.diskGroup(), a.daemonGroup(), a.versionCommand())
+		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.daemonGroup(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = a.build.String()
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -94,7 +94,7 @@ An image is the read-only file system that machines of one kind share. The first
   banger image register mine --rootfs FILE     an ext4 image that stays where it is
   banger image export alpine alpine.tar.zst
   banger image delete alpine                   when no machine uses it any more`,
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imageDelete(), a.imagePrune())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imagePublish(), a.imageDelete(), a.imagePrune())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

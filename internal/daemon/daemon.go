@@ -60,6 +60,7 @@ type Config struct {
 	VMs      VMs
 	Images   Images
 	Kernels  Kernels
+	Catalog  Catalog
 	Status   func(ctx context.Context) (api.Status, error)
 	Shutdown func() // asked to end: returns at once
 	// Identify names the process behind a process id of a peer.
@@ -90,6 +91,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImagePrune, versioned(s, s.pruneImages))
 	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
+	s.catalogRoutes(mux)
 	s.kernelRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
 	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))

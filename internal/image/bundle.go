@@ -136,28 +136,28 @@ func installBundle(ctx context.Context, staging statedir.ImageDir, bundle io.Rea
 	}
 	var said banger.Image
 	if err := json.Unmarshal(text, &said); err != nil {
-		return banger.Image{}, damaged("%s: %w", bundleManifest, err)
+		return banger.Image{}, badBundle("%s: %w", bundleManifest, err)
 	}
 	if said.Name != entry.Name || said.Key != entry.Key || said.Boot != entry.Boot || said.Kernel != entry.Kernel {
-		return banger.Image{}, damaged("it is of image %.80q with key %.80q, boot %.80q and kernel %.80q, the index says another", said.Name, said.Key, said.Boot, said.Kernel)
+		return banger.Image{}, badBundle("it is of image %.80q with key %.80q, boot %.80q and kernel %.80q, the index says another", said.Name, said.Key, said.Boot, said.Kernel)
 	}
 	if err := checkConfig(said.Config); err != nil {
-		return banger.Image{}, damaged("%s: %w", bundleManifest, err)
+		return banger.Image{}, badBundle("%s: %w", bundleManifest, err)
 	}
-	if err := judgeSeed(staging.Seed()); err != nil {
-		return banger.Image{}, damaged("%s: %w", bundleSeed, err)
+	if err := judgeSeed(ctx, staging.Seed()); err != nil {
+		return banger.Image{}, err
 	}
 	size, err := judgeBase(staging.Rootfs())
 	if err != nil {
 		return banger.Image{}, err
 	}
 	if size != said.SizeBytes {
-		return banger.Image{}, damaged("%s has %d bytes, its manifest says %d", bundleRootfs, size, said.SizeBytes)
+		return banger.Image{}, badBundle("%s has %d bytes, its manifest says %d", bundleRootfs, size, said.SizeBytes)
 	}
 	return banger.Image{Name: said.Name, Key: said.Key, Boot: said.Boot, Kernel: said.Kernel, SizeBytes: size, Description: entry.Description, Config: said.Config}, nil
 }
 
-func damaged(format string, args ...any) error {
+func badBundle(format string, args ...any) error {
 	return &banger.Error{Kind: banger.ErrCorrupt, Err: fmt.Errorf(format, args...)}
 }
 
@@ -182,22 +182,26 @@ func checkConfig(c *banger.ImageConfig) error {
 	return nil
 }
 
-// judgeSeed wants what seedOf leaves, of root.
-func judgeSeed(path string) error {
+// judgeSeed wants what seedOf leaves, of root, and a disk that can be made from it.
+func judgeSeed(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	for e, err := range tree.FromTar(f, tree.Limits{Entries: limits.Entries, Bytes: maxSeed}) {
+	for e, err := range tree.FromTar(f, tree.Limits{Entries: maxSeedEntries, Bytes: maxSeed}) {
 		if err != nil {
-			return err
+			return badBundle("%s: %w", bundleSeed, err)
 		}
 		if e.Kind != tree.File && e.Kind != tree.HardLink && e.Kind != tree.Dir && e.Kind != tree.Symlink || e.UID != 0 || e.GID != 0 {
-			return fmt.Errorf("%.100q has no place on a machine's disk", e.Path)
+			return badBundle("%s: %.100q has no place on a machine's disk", bundleSeed, e.Path)
 		}
 	}
-	return nil
+	err = trySeed(ctx, path)
+	if errors.Is(err, banger.ErrInvalid) {
+		return badBundle("%s: %w", bundleSeed, err)
+	}
+	return err
 }
 
 // judgeBase wants a file system without faults, and gives its size.
@@ -214,21 +218,26 @@ func judgeBase(path string) (size int64, err error) {
 	faults, err := check.Check(f, info.Size(), check.Options{})
 	switch {
 	case errors.Is(err, banger.ErrUnsupported):
-		return 0, damaged("%s: %w", bundleRootfs, err)
+		return 0, badBundle("%s: %w", bundleRootfs, err)
 	case err != nil:
 		return 0, err
 	case len(faults) > 0:
-		return 0, damaged("%s has %d faults: %s", bundleRootfs, len(faults), faults[0])
+		return 0, badBundle("%s has %d faults: %s", bundleRootfs, len(faults), faults[0])
 	}
 	return info.Size(), nil
 }
 
 // Bundle makes the bundle of the image that ref stands for in the directory dir, as stage "bundle", and gives its entry for an index.
-// The same image gives the same bytes. On error nothing is left. Errors: ErrNotFound; ErrUnavailable without disk space.
+// The same image gives the same bytes. On error nothing is left. Errors: ErrNotFound; ErrConflict for a registered one; ErrUnavailable
+// without disk space.
 func (m *Manager) Bundle(ctx context.Context, ref, dir string, progress banger.ProgressFunc) (entry banger.CatalogImage, err error) {
 	image, err := m.Resolve(ref)
 	if err != nil {
 		return entry, err
+	}
+	if image.Registered != nil {
+		return entry, &banger.Error{Kind: banger.ErrConflict, Op: "pack image", Subject: image.Name, Err: errors.New("its base is a file outside, which may change"),
+			Hint: "banger image promote " + image.Name}
 	}
 	text := "packing image " + image.Name
 	end := progress.Begin("bundle", text)

@@ -1,0 +1,22 @@
+package client
+
+import (
+	"context"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// Catalog gives the index of the configured catalog. Errors: ErrNotFound when none is.
+func (c *Client) Catalog(ctx context.Context) (banger.Catalog, error) {
+	return get[banger.Catalog](ctx, c, api.RouteCatalog, "")
+}
+
+// BundleImage makes a bundle of an image in an absolute directory on the host and gives its entry for an index.
+func (c *Client) BundleImage(ctx context.Context, ref, dir string, progress banger.ProgressFunc) (banger.CatalogImage, error) {
+	last, err := c.events(ctx, api.RouteImageBundle, ref, nil, api.BundleRequest{Dir: dir}, progress)
+	if err != nil || last.CatalogImage == nil {
+		return banger.CatalogImage{}, err
+	}
+	return *last.CatalogImage, nil
+}

@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// Catalog is what the daemon does for a catalog's readers and publishers.
+type Catalog struct {
+	Index       func(ctx context.Context) (banger.Catalog, error)
+	BundleImage func(ctx context.Context, ref, dir string, progress banger.ProgressFunc) (banger.CatalogImage, error)
+}
+
+func (s *Server) catalogRoutes(mux *http.ServeMux) {
+	mux.HandleFunc(api.RouteCatalog, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Catalog.Index(r.Context()) })))
+	mux.HandleFunc(api.RouteImageBundle, versioned(s, stream(s, func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+		dir, err := bundleDir(w, r)
+		if err != nil {
+			return api.Event{}, err
+		}
+		entry, err := s.Catalog.BundleImage(r.Context(), r.PathValue("ref"), dir, progress)
+		return api.Event{CatalogImage: &entry}, err
+	})))
+}
+
+func bundleDir(w http.ResponseWriter, r *http.Request) (string, error) {
+	var req api.BundleRequest
+	if err := decode(w, r, &req); err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(req.Dir) {
+		return "", banger.Invalidf("directory %q: want an absolute path", req.Dir)
+	}
+	return req.Dir, nil
+}
