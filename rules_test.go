@@ -172,6 +172,7 @@ var largePackages = map[string]string{
 	"internal/ext4/write": "one on-disk format, all of it",
 	"internal/ext4/read":  "every ext2, ext3 and ext4 that a distribution makes",
 	"internal/ext4/patch": "allocation, directories and the journal of one format",
+	"internal/image":      "every way that an image comes and goes: packages, registries, archives, files of the host, the catalog",
 	"internal/kernel":     "packages, kernel images, modules and their indexes of every Linux distribution",
 	"internal/lifecycle":  "the order of all steps and their undo",
 }
