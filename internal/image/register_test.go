@@ -31,7 +31,10 @@ func hostRootfs(t testing.TB, args ...string) string {
 			t.Fatal(err)
 		}
 	}
-	return testenv.Mke2fs(t, 16<<20, append([]string{"-t", "ext4", "-d", dir}, args...)...)
+	if !slices.Contains(args, "-t") {
+		args = append([]string{"-t", "ext4"}, args...)
+	}
+	return testenv.Mke2fs(t, 16<<20, append(args, "-d", dir)...)
 }
 
 func plainManager(t testing.TB) *Manager {
