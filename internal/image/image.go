@@ -7,7 +7,6 @@ package image
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,6 +44,7 @@ type Manager struct {
 	Config
 	scratch    string // where mmdebstrap gets its directory
 	registries *oci.Registries
+	manifests  manifests
 	// publishing keeps apart what changes the published image of one key.
 	publishing sync.Mutex
 
@@ -144,33 +144,7 @@ func (m *Manager) Get(key string) (banger.Image, error) {
 	if !isKey(key) {
 		return banger.Image{}, banger.Invalidf("image key %q: want 64 hexadecimal digits", key)
 	}
-	dir := m.Dir.Image(key)
-	text, err := os.ReadFile(dir.Manifest())
-	if errors.Is(err, fs.ErrNotExist) {
-		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: key, Err: err}
-	}
-	corrupt := func(err error) (banger.Image, error) {
-		return banger.Image{}, &banger.Error{Kind: banger.ErrCorrupt, Op: "image", Subject: dir.Path, Err: err}
-	}
-	if err != nil {
-		return corrupt(err)
-	}
-	var image banger.Image
-	if err := json.Unmarshal(text, &image); err != nil {
-		return corrupt(err)
-	}
-	if image.Key != key {
-		return corrupt(fmt.Errorf("its manifest is of %q", image.Key))
-	}
-	if image.Registered != nil {
-		return image, nil // its file is looked at when it is used
-	}
-	if info, err := os.Stat(dir.Rootfs()); err != nil {
-		return corrupt(err)
-	} else if info.Size() != image.SizeBytes {
-		return corrupt(fmt.Errorf("rootfs.ext4 has %d bytes, want %d", info.Size(), image.SizeBytes))
-	}
-	return image, nil
+	return m.manifests.read(key, m.Dir.Image(key))
 }
 
 // Resolve gives the newest image of a name, or the one whose key begins with ref. Errors: ErrNotFound; ErrInvalid for the
@@ -211,6 +185,7 @@ func (m *Manager) Delete(key string) error {
 
 // discard removes a published image, whatever its directory holds. Its caller has publishing.
 func (m *Manager) discard(key string) error {
+	m.manifests.forget(key)
 	// Out of sight first: what a crash leaves is removed by CleanUp.
 	staging := m.Dir.ImageStaging(key)
 	if err := os.Rename(m.Dir.Image(key).Path, staging.Path); err != nil {
@@ -260,12 +235,4 @@ func (m *Manager) publish(staging statedir.ImageDir, image banger.Image) error {
 		return fmt.Errorf("publish image: %w", err)
 	}
 	return atomicfile.SyncDir(m.Dir.Images())
-}
-
-func writeManifest(dir statedir.ImageDir, image banger.Image) error {
-	text, err := json.MarshalIndent(image, "", "\t")
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(dir.Manifest(), append(text, '\n'), 0o600)
 }
