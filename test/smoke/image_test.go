@@ -36,8 +36,8 @@ func main() {
 }
 `
 
-// scratchImage is an image with one static program and nothing else.
-func scratchImage(t *testing.T) v1.Image {
+// helloProgram is a static program.
+func helloProgram(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(helloSource), 0o600); err != nil {
@@ -52,6 +52,13 @@ func scratchImage(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return program
+}
+
+// scratchImage is an image with one static program and nothing else.
+func scratchImage(t *testing.T) v1.Image {
+	t.Helper()
+	program := helloProgram(t)
 	var layer bytes.Buffer
 	if err := tree.WriteTar(&layer, tree.Of(tree.Literal("hello", 0o755, program), tree.Directory("work", 0o755))); err != nil {
 		t.Fatal(err)
