@@ -260,7 +260,7 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 	}
 	req.Header.Set(api.VersionHeader, strconv.Itoa(api.Version))
 	resp, err := c.http.Do(req)
-	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)) {
+	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
 		resp, err = c.http.Do(req) // the daemon died as we connected; to ask again changes nothing
 	}
 	if err != nil {
