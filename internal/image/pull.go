@@ -50,7 +50,8 @@ func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger
 			progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: done, Total: total})
 		}}
 		var img *oci.Image
-		open := func(statedir.ImageDir) (src *source, err error) {
+		open := func(staging statedir.ImageDir) (src *source, err error) {
+			opts.Spool = staging.Path
 			if img, err = m.registries.Open(ctx, ref, req.Insecure, opts); err != nil {
 				return nil, err
 			}

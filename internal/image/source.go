@@ -27,7 +27,7 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return openDirectory(ctx, path, report)
+		return openDirectory(ctx, path, staging, report)
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -45,9 +45,9 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	return src, nil
 }
 
-func openDirectory(ctx context.Context, path string, report func(int64)) (*source, error) {
+func openDirectory(ctx context.Context, path string, staging statedir.ImageDir, report func(int64)) (*source, error) {
 	if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
-		img, err := oci.OpenLayout(ctx, path, options(report))
+		img, err := oci.OpenLayout(ctx, path, options(report, staging))
 		if err != nil {
 			return nil, err
 		}
@@ -63,8 +63,8 @@ func openDirectory(ctx context.Context, path string, report func(int64)) (*sourc
 	return &source{tree: mine(tree.FromDir(path)), from: "directory " + path}, nil
 }
 
-func options(report func(int64)) oci.Options {
-	return oci.Options{Limits: limits, Report: func(done, _ int64) { report(done) }}
+func options(report func(int64), staging statedir.ImageDir) oci.Options {
+	return oci.Options{Limits: limits, Spool: staging.Path, Report: func(done, _ int64) { report(done) }}
 }
 
 // mine gives root what belongs to the user who imports: in the image that user is nobody.
@@ -108,7 +108,7 @@ func (s *source) openFile(ctx context.Context, r *counter, path string, staging 
 // openArchive keeps the archive in the staging directory as long as it is read: that is done out of order.
 func (s *source) openArchive(ctx context.Context, stream io.Reader, report func(int64), path string, staging statedir.ImageDir) error {
 	s.spool = filepath.Join(staging.Path, "spool")
-	img, err := oci.OpenArchive(ctx, stream, s.spool, options(report))
+	img, err := oci.OpenArchive(ctx, stream, s.spool, options(report, staging))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -75,7 +75,7 @@ func openDockerSave(ctx context.Context, name string, opts Options) (img *Image,
 			return count.over(io.NopCloser(io.NewSectionReader(archive, at.offset, at.size))), nil
 		}})
 	}
-	if img, err = openLayers(ctx, cfg, opts.Limits, layers); err == nil {
+	if img, err = openLayers(ctx, cfg, opts, layers); err == nil {
 		img.closers = append(img.closers, archive.Close)
 	}
 	return img, err

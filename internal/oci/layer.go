@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"runtime"
 
 	"banger"
 	"banger/internal/tree"
@@ -14,29 +15,34 @@ import (
 
 // layer is one layer of an image.
 type layer struct {
-	name   string // for errors: its digest
-	limits tree.Limits
+	name   string                                           // for errors: its digest
 	diffID string                                           // sha256 of its tar, hexadecimal
 	open   func(ctx context.Context) (io.ReadCloser, error) // as stored, packed or not
 }
 
-// source gives a layer's entries and then checks that its content has its digest.
-func (l layer) source(ctx context.Context) tree.Source {
-	return func(yield func(tree.Entry, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
+// start opens a layer and unpacks it ahead of its reader. The caller closes what it gives.
+func (l layer) start(ctx context.Context, spool string) *aheadReader {
+	ctx, cancel := context.WithCancel(ctx)
+	return readAhead(spool, cancel, func() (io.Reader, func(), error) {
 		stored, err := l.open(ctx)
 		if err != nil {
-			cancel()
-			yield(tree.Entry{}, fmt.Errorf("open layer %s: %w", l.name, err))
-			return
+			return nil, nil, err
 		}
-		defer stored.Close()
-		content, done := readAhead(func() (io.Reader, func() error, error) { return Unpack(stored) })
-		defer done()
-		defer cancel() // first: a server may have nothing to give
+		content, closer, err := Unpack(stored)
+		if err != nil {
+			stored.Close()
+			return nil, nil, err
+		}
+		return content, func() { closer(); stored.Close() }, nil
+	})
+}
+
+// entries gives a layer's entries and then checks that its content has its digest.
+func (l layer) entries(content io.Reader, limits tree.Limits) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
 		sum := sha256.New()
 		stream := io.TeeReader(content, sum)
-		for e, err := range tree.FromLayer(stream, l.limits) {
+		for e, err := range tree.FromLayer(stream, limits) {
 			if err != nil {
 				err = fmt.Errorf("layer %s: %w", l.name, err)
 			}
@@ -50,6 +56,34 @@ func (l layer) source(ctx context.Context) tree.Source {
 	}
 }
 
+// merged gives the entries of all layers, the lowest first. While one is read the next are unpacked.
+func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
+		ahead := max(runtime.GOMAXPROCS(0)-1, 1)
+		started := make([]*aheadReader, 0, len(layers))
+		defer func() {
+			for _, r := range started {
+				r.close()
+			}
+		}()
+		left := opts.Limits.Entries
+		for i, l := range layers {
+			for len(started) < min(i+1+ahead, len(layers)) {
+				started = append(started, layers[len(started)].start(ctx, opts.Spool))
+			}
+			for e, err := range l.entries(started[i], opts.Limits) {
+				if left--; left < 0 && err == nil {
+					err = banger.Invalidf("more than %d files in all layers", opts.Limits.Entries)
+				}
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+			started[i].close()
+		}
+	}
+}
+
 func sameDigest(rest io.Reader, sum hash.Hash, want string) error {
 	if _, err := io.Copy(io.Discard, rest); err != nil {
 		return err
@@ -58,89 +92,4 @@ func sameDigest(rest io.Reader, sum hash.Hash, want string) error {
 		return fmt.Errorf("%w: its content has digest sha256:%s, want sha256:%s", banger.ErrCorrupt, got, want)
 	}
 	return nil
-}
-
-const (
-	chunkSize   = 256 << 10
-	chunksAhead = 16
-)
-
-// chunk is a part of a stream, or its end.
-type chunk struct {
-	bytes []byte
-	err   error
-}
-
-// aheadReader gives what another goroutine has read.
-type aheadReader struct {
-	chunks <-chan chunk
-	free   chan<- []byte
-	now    []byte // the buffer that is being read
-	rest   []byte // of it
-	err    error
-}
-
-// readAhead opens a stream and reads it in a goroutine of its own, a few chunks ahead of its reader. done ends that and closes the stream; it waits.
-func readAhead(open func() (io.Reader, func() error, error)) (r io.Reader, done func()) {
-	chunks, free, stop, ended := make(chan chunk, chunksAhead), make(chan []byte, chunksAhead), make(chan struct{}), make(chan struct{})
-	for range chunksAhead {
-		free <- nil
-	}
-	go func() {
-		defer close(ended)
-		defer close(chunks)
-		stream, closer, err := open()
-		if err != nil {
-			chunks <- chunk{err: err}
-			return
-		}
-		defer closer()
-		for {
-			var buffer []byte
-			select {
-			case buffer = <-free:
-			case <-stop:
-				return
-			}
-			if buffer == nil {
-				buffer = make([]byte, chunkSize)
-			}
-			n, err := fill(stream, buffer[:chunkSize])
-			select {
-			case chunks <- chunk{buffer[:n], err}:
-			case <-stop:
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	return &aheadReader{chunks: chunks, free: free}, func() { close(stop); <-ended }
-}
-
-// fill reads until p is full or the stream ends; the error is the stream's own.
-func fill(stream io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var more int
-		more, err = stream.Read(p[n:])
-		n += more
-	}
-	return n, err
-}
-
-func (r *aheadReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if r.err != nil {
-			return 0, r.err
-		}
-		if r.now != nil {
-			r.free <- r.now
-		}
-		c := <-r.chunks
-		r.now, r.rest, r.err = c.bytes, c.bytes, c.err
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }

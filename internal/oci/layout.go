@@ -136,7 +136,7 @@ func OpenLayout(ctx context.Context, dir string, opts Options) (*Image, error) {
 		return nil, err
 	}
 	count := &counter{report: opts.Report}
-	return openImage(ctx, img, opts.Limits, func(d v1.Descriptor) layer {
+	return openImage(ctx, img, opts, func(d v1.Descriptor) layer {
 		return layer{open: func(context.Context) (io.ReadCloser, error) {
 			blob, err := layout.Path(dir).Blob(d.Digest)
 			if err != nil {

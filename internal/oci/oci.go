@@ -34,7 +34,8 @@ const (
 
 // Options say how an image is read.
 type Options struct {
-	Limits tree.Limits             // of each layer's tar
+	Limits tree.Limits             // of each layer's tar; of entries also in all
+	Spool  string                  // a directory for files without a name, of layers that are unpacked before their turn
 	Report func(done, total int64) // how many bytes of the layers, as they are stored, have been read; total is 0 when it is not known
 }
 
@@ -88,7 +89,7 @@ func verifiedConfig(img v1.Image) (*v1.ConfigFile, error) {
 }
 
 // openImage takes an image by its manifest; open gives the layers as they are stored.
-func openImage(ctx context.Context, img v1.Image, limits tree.Limits, open func(v1.Descriptor) layer) (*Image, error) {
+func openImage(ctx context.Context, img v1.Image, opts Options, open func(v1.Descriptor) layer) (*Image, error) {
 	cfg, err := verifiedConfig(img)
 	if err != nil {
 		return nil, err
@@ -109,11 +110,11 @@ func openImage(ctx context.Context, img v1.Image, limits tree.Limits, open func(
 		l.name = d.Digest.String()
 		layers = append(layers, l)
 	}
-	return openLayers(ctx, cfg, limits, layers)
+	return openLayers(ctx, cfg, opts, layers)
 }
 
 // openLayers takes an image by its configuration and its layers, the lowest first.
-func openLayers(ctx context.Context, cfg *v1.ConfigFile, limits tree.Limits, layers []layer) (*Image, error) {
+func openLayers(ctx context.Context, cfg *v1.ConfigFile, opts Options, layers []layer) (*Image, error) {
 	if got := cfg.OS + "/" + cfg.Architecture; got != Platform {
 		return nil, banger.Invalidf("an image for %q, not for %s", got, Platform)
 	}
@@ -125,14 +126,12 @@ func openLayers(ctx context.Context, cfg *v1.ConfigFile, limits tree.Limits, lay
 	case len(layers) != len(cfg.RootFS.DiffIDs):
 		return nil, banger.Invalidf("%d layers, and digests for %d", len(layers), len(cfg.RootFS.DiffIDs))
 	}
-	var sources []tree.Source
 	identity := sha256.New()
-	for i, l := range layers {
-		l.diffID, l.limits = cfg.RootFS.DiffIDs[i].Hex, limits
-		sources = append(sources, l.source(ctx))
-		fmt.Fprintln(identity, cfg.RootFS.DiffIDs[i])
+	for i, id := range cfg.RootFS.DiffIDs {
+		layers[i].diffID = id.Hex
+		fmt.Fprintln(identity, id)
 	}
-	return &Image{Tree: tree.Concat(sources...), Config: configOf(cfg.Config), Identity: hex.EncodeToString(identity.Sum(nil))}, nil
+	return &Image{Tree: merged(ctx, layers, opts), Config: configOf(cfg.Config), Identity: hex.EncodeToString(identity.Sum(nil))}, nil
 }
 
 func configOf(c v1.Config) *banger.ImageConfig {

@@ -60,7 +60,7 @@ func (r *Registries) Open(ctx context.Context, ref name.Reference, insecure bool
 	}
 	layers := &remoteLayers{repository: ref.Context(), client: download.Client{HTTP: &http.Client{Transport: signedIn}, Idle: r.Idle},
 		cache: r.cache, count: &counter{report: opts.Report}}
-	img, err := openImage(ctx, found, opts.Limits, layers.layer)
+	img, err := openImage(ctx, found, opts, layers.layer)
 	if err != nil {
 		return nil, registryError(err)
 	}
