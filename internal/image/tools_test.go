@@ -89,11 +89,11 @@ func TestImportWhatOthersMake(t *testing.T) {
 	}
 }
 
-// Debian's registry server, which wants a password.
-func TestPullFromRealRegistry(t *testing.T) {
-	layout := umociLayout(t)
-	server, skopeo := testenv.RequireTool(t, "docker-registry"), testenv.RequireTool(t, "skopeo")
-	dir := t.TempDir()
+// startRealRegistry starts Debian's registry server, which wants a password; dir becomes docker's configuration with that. more goes
+// into the server's section http.
+func startRealRegistry(t *testing.T, dir, more string) (host string) {
+	t.Helper()
+	server := testenv.RequireTool(t, "docker-registry")
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -102,11 +102,11 @@ func TestPullFromRealRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := free.Addr().String()
+	host = free.Addr().String()
 	free.Close()
 	auth := base64.StdEncoding.EncodeToString([]byte("user:secret"))
 	for name, content := range map[string]string{"htpasswd": "user:" + string(hash) + "\n", "config.json": `{"auths":{"` + host + `":{"auth":"` + auth + `"}}}`,
-		"registry.yml": fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: '%s'}\nauth: {htpasswd: {realm: test, path: %s/htpasswd}}\n", dir, host, dir)} {
+		"registry.yml": fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp:\n  addr: '%s'%s\nauth: {htpasswd: {realm: test, path: %s/htpasswd}}\n", dir, host, more, dir)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -123,6 +123,14 @@ func TestPullFromRealRegistry(t *testing.T) {
 		}
 		return err == nil
 	})
+	return host
+}
+
+func TestPullFromRealRegistry(t *testing.T) {
+	layout := umociLayout(t)
+	skopeo := testenv.RequireTool(t, "skopeo")
+	dir := t.TempDir()
+	host := startRealRegistry(t, dir, "")
 	testenv.Run(t, skopeo, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", "user:secret", "oci:"+layout+":app", "docker://"+host+"/team/app:1")
 	m := newManager(t, "")
 	t.Setenv("DOCKER_CONFIG", t.TempDir())

@@ -206,12 +206,14 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 		n, err := r.file.ReadAt(p[:min(int64(len(p)), have-r.at)], r.at)
 		r.at += int64(n)
-		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
-			return n, err
-		} // else the download has just begun anew, or what is here is too short
-		if r.whole() {
+		switch {
+		case n > 0:
+			return n, nil
+		case err != nil && !errors.Is(err, io.EOF):
+			return 0, err
+		case r.whole():
 			return 0, io.ErrUnexpectedEOF
-		}
+		} // else the download has just begun anew
 	}
 	return 0, io.EOF
 }

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -106,6 +107,9 @@ func openImage(ctx context.Context, img v1.Image, opts Options, open func(v1.Des
 		if d.Digest.Algorithm != "sha256" || len(d.Digest.Hex) != sha256.Size*2 {
 			return nil, banger.Invalidf("layer %d has no sha256 digest", i)
 		}
+		if d.Size < 0 || d.Size > opts.Limits.Bytes {
+			return nil, banger.Invalidf("layer %d has %d bytes", i, d.Size)
+		}
 		l := open(d)
 		l.name = d.Digest.String()
 		layers = append(layers, l)
@@ -148,10 +152,13 @@ func configOf(c v1.Config) *banger.ImageConfig {
 // reportEvery is how many bytes pass between two reports.
 const reportEvery = 1 << 20
 
-// counter reports how much has been read of several streams, one after the other.
+// counter reports how much has been read of several streams.
 type counter struct {
-	done, told, total int64
-	report            func(done, total int64)
+	total  int64
+	report func(done, total int64)
+
+	mu         sync.Mutex
+	done, told int64
 }
 
 // countedReader is one of the streams.
@@ -164,9 +171,15 @@ func (c *counter) over(r io.ReadCloser) io.ReadCloser { return countedReader{r, 
 
 func (r countedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	if r.c.done += int64(n); r.c.done-r.c.told >= reportEvery {
-		r.c.told = r.c.done
-		r.c.report(r.c.done, r.c.total)
-	}
+	r.c.add(int64(n))
 	return n, err
+}
+
+func (c *counter) add(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done += n; c.done-c.told >= reportEvery {
+		c.told = c.done
+		c.report(c.done, c.total)
+	}
 }
