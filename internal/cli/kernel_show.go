@@ -39,8 +39,8 @@ func (a *app) kernelShow() *cobra.Command {
 				return a.printKernelNames([]banger.Kernel{kernel})
 			}
 			rows := [][]string{{"name", kernel.Name}, {"version", kernel.Version}, {"source", kernel.Source},
-				{"sha256", kernel.VmlinuxSHA + " (vmlinux)"}, {"", kernel.ModulesSHA + " (modules)"}, {"size", kernelSize(kernel)},
-				{"modules", strconv.Itoa(kernel.ModuleCount)}, {"created", ago(a.now(), kernel.CreatedAt)}}
+				{"vmlinux", "sha256:" + kernel.VmlinuxSHA}, {"modules", "sha256:" + kernel.ModulesSHA}, {"size", kernelSize(kernel)},
+				{"number of modules", strconv.Itoa(kernel.ModuleCount)}, {"created", ago(a.now(), kernel.CreatedAt)}}
 			if err := table(a.Out, rows); err != nil || kernel.Features == nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -164,5 +165,20 @@ func TestRequiredModules(t *testing.T) {
 	}
 	if order, err := c.bootModules(found); err != nil || len(order) > 0 {
 		t.Errorf("with all that the table requires built in: %q, %v", order, err)
+	}
+}
+
+// TestDocumentedFeatures wants every feature with its options in docs/kernels.md.
+func TestDocumentedFeatures(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kernels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range features {
+		for _, word := range append([]string{f.name}, f.options...) {
+			if !bytes.Contains(text, []byte(word)) {
+				t.Errorf("docs/kernels.md has no %s", word)
+			}
+		}
 	}
 }

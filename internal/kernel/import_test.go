@@ -3,6 +3,8 @@ package kernel
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"banger"
 	"banger/internal/statedir"
+	"banger/internal/tree"
 )
 
 // allBuiltIn is the configuration of a kernel that needs no module.
@@ -461,4 +464,52 @@ func TestImportUnreadable(t *testing.T) {
 		t.Errorf("Import = %v (hint %q)", err, banger.HintOf(err))
 	}
 	wantNothing(t, m)
+}
+
+// TestImportLimits bounds what a source unpacks to as a whole, and how many files a directory has.
+func TestImportLimits(t *testing.T) {
+	defer func(before tree.Limits) { limits = before }(limits)
+	dir := writeTree(t, t.TempDir(), layouts(t)["alpine"])
+	bombs := map[string][]byte{}
+	for i := range 5 {
+		bombs[fmt.Sprintf("lib/modules/6.6.31-0-virt/kernel/bomb%d.ko.gz", i)] = gzipped(t, make([]byte, 1<<20))
+	}
+	writeTree(t, dir, bombs)
+	for _, tc := range []struct {
+		limits tree.Limits
+		want   error
+		text   string
+	}{
+		{tree.Limits{Entries: 10_000, Bytes: 4 << 20}, banger.ErrUnsupported, "bomb"},
+		{tree.Limits{Entries: 5, Bytes: 1 << 30}, banger.ErrInvalid, "more than 5 files"},
+	} {
+		m := emptyManager(t)
+		limits = tc.limits
+		if _, err := m.Import(t.Context(), "mine", banger.KernelSource{Dir: dir}, nil); !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) {
+			t.Errorf("limits %+v: Import = %v, want %v with %q", tc.limits, err, tc.want, tc.text)
+		}
+		wantNothing(t, m)
+	}
+}
+
+// TestImportTraversal gives packages names that would lead out of where they are unpacked.
+func TestImportTraversal(t *testing.T) {
+	const v = "6.1.0-test"
+	files := packageFiles(t)
+	module := elfModule(t, []string{"license=GPL"})
+	for _, name := range []string{"lib/modules/" + v + "/../../../../../../../../tmp/banger-evil.ko", "../lib/modules/" + v + "/kernel/up.ko", "/lib/modules/" + v + "/kernel/absolute.ko",
+		"lib/modules/" + v + "/kernel/../../../../../banger-evil.ko"} {
+		files[name] = module
+	}
+	m := emptyManager(t)
+	deb := debPackage(t, filepath.Join(t.TempDir(), "evil.deb"), files)
+	kernel, err := m.Import(t.Context(), "mine", banger.KernelSource{Packages: []string{deb}}, nil)
+	if err != nil || kernel.ModuleCount != 6 { // the four of the package, and the two that end up among them
+		t.Errorf("Import = %+v, %v", kernel, err)
+	}
+	for _, path := range []string{"/tmp/banger-evil.ko", filepath.Join(m.Dir.Root, "banger-evil.ko"), filepath.Join(m.Dir.Kernels(), "banger-evil.ko")} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 }
