@@ -20,3 +20,12 @@ func (c *Client) BundleImage(ctx context.Context, ref, dir string, progress bang
 	}
 	return *last.CatalogImage, nil
 }
+
+// BundleKernel makes a bundle of a kernel in an absolute directory on the host and gives its entry for an index.
+func (c *Client) BundleKernel(ctx context.Context, name, dir string, progress banger.ProgressFunc) (banger.CatalogKernel, error) {
+	last, err := c.events(ctx, api.RouteKernelBundle, name, nil, api.BundleRequest{Dir: dir}, progress)
+	if err != nil || last.CatalogKernel == nil {
+		return banger.CatalogKernel{}, err
+	}
+	return *last.CatalogKernel, nil
+}

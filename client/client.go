@@ -232,7 +232,7 @@ func (c *Client) events(ctx context.Context, route, ref string, query url.Values
 			progress.Report(*event.Progress)
 		case event.Error != nil:
 			return last, event.Error.Decode()
-		case event.VM != nil, event.Image != nil, event.Kernel != nil, event.CatalogImage != nil:
+		case event.VM != nil, event.Image != nil, event.Kernel != nil, event.CatalogImage != nil, event.CatalogKernel != nil:
 			_, _ = io.Copy(io.Discard, resp.Body)
 			return event, nil
 		}

@@ -91,7 +91,7 @@ func (m *Main) serve(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
-		Catalog: daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle},
+		Catalog: daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
 		Status:  m.status(w, time.Now())})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
@@ -175,9 +175,10 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	for _, key := range cfg.Catalog.Keys {
 		keys = append(keys, ed25519.PublicKey(key))
 	}
+	offered := catalog.New(catalog.Config{URL: cfg.Catalog.URL, Keys: keys, Seen: m.dir.CatalogSeen(), Cache: m.dir.Bundles()})
 	w := wiring{
-		catalog: catalog.New(catalog.Config{URL: cfg.Catalog.URL, Keys: keys, Seen: m.dir.CatalogSeen(), Cache: m.dir.Bundles()}),
-		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring}),
+		catalog: offered,
+		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring, Catalog: offered}),
 	}
 	w.images = image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror,
 		Catalog: w.catalog, EnsureKernel: func(ctx context.Context, name string, progress banger.ProgressFunc) error {

@@ -119,7 +119,8 @@ type Event struct {
 	Kernel   *banger.Kernel    `json:"kernel,omitempty"`
 	Error    *banger.ErrorBody `json:"error,omitempty"`
 
-	CatalogImage *banger.CatalogImage `json:"catalog_image,omitempty"`
+	CatalogImage  *banger.CatalogImage  `json:"catalog_image,omitempty"`
+	CatalogKernel *banger.CatalogKernel `json:"catalog_kernel,omitempty"`
 }
 
 // Status is the daemon's answer about itself.

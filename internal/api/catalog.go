@@ -2,8 +2,9 @@ package api
 
 // Routes of catalogs.
 const (
-	RouteCatalog     = "GET /v1/catalog"              // → banger.Catalog
-	RouteImageBundle = "POST /v1/images/{ref}/bundle" // BundleRequest → events, CatalogImage
+	RouteCatalog      = "GET /v1/catalog"               // → banger.Catalog
+	RouteImageBundle  = "POST /v1/images/{ref}/bundle"  // BundleRequest → events, CatalogImage
+	RouteKernelBundle = "POST /v1/kernels/{ref}/bundle" // BundleRequest → events, CatalogKernel
 )
 
 // BundleRequest asks for a bundle for a catalog.

@@ -73,15 +73,15 @@ func validate(index banger.Catalog) error {
 	}
 	images, kernels := map[string]bool{}, map[string]bool{}
 	for _, e := range index.Images {
-		if err := validateBundle(e.Bundle, images); err != nil {
+		if err := validateBundle(e.Bundle, banger.ValidateImageName, images); err != nil {
 			return fmt.Errorf("image %.80q: %w", e.Name, err)
 		}
-		if e.Boot != banger.BootAgent && e.Boot != banger.BootSystem || !digestPattern.MatchString(e.Key) || e.Kernel != "" && !validName(e.Kernel) {
+		if e.Boot != banger.BootAgent && e.Boot != banger.BootSystem || !digestPattern.MatchString(e.Key) || e.Kernel != "" && banger.ValidateKernelName(e.Kernel) != nil {
 			return fmt.Errorf("image %.80q: boot %.80q, key %.80q, kernel %.80q", e.Name, e.Boot, e.Key, e.Kernel)
 		}
 	}
 	for _, e := range index.Kernels {
-		if err := validateBundle(e.Bundle, kernels); err != nil {
+		if err := validateBundle(e.Bundle, banger.ValidateKernelName, kernels); err != nil {
 			return fmt.Errorf("kernel %.80q: %w", e.Name, err)
 		}
 		if !versionPattern.MatchString(e.Version) {
@@ -91,11 +91,9 @@ func validate(index banger.Catalog) error {
 	return nil
 }
 
-func validName(name string) bool { return banger.ValidateImageName(name) == nil }
-
-func validateBundle(b banger.Bundle, names map[string]bool) error {
+func validateBundle(b banger.Bundle, validateName func(string) error, names map[string]bool) error {
 	switch {
-	case !validName(b.Name):
+	case validateName(b.Name) != nil:
 		return errors.New("it has no valid name")
 	case names[b.Name]:
 		return errors.New("it is there twice")

@@ -15,7 +15,7 @@ func (a *app) kernelPull() *cobra.Command {
 		Use: "pull KERNEL", Short: "fetch a kernel that can be had by its name",
 		Long: `The default kernel, debian-cloud, is Debian's for virtual machines. Where there is apt, apt gets its package; elsewhere banger reads
 Debian's archive itself and checks its signature. The configuration can name a mirror, a proxy and the keys of another archive.
-A kernel that is already there is left as it is.`,
+A configured catalog is looked in first. A kernel that is already there is left as it is.`,
 		Example: `  banger kernel list --available
   banger kernel pull debian-cloud
   BANGER_MIRROR=http://mirror.example/debian banger kernel pull debian-cloud     # before the daemon starts`,

@@ -107,7 +107,7 @@ A kernel comes from a distribution's package, with all its modules. The first "v
   banger vm run --kernel mine                  a machine that boots it
   banger kernel show mine                      what it has for machines, and what not
   banger kernel delete mine                    when no machine uses it any more`,
-		a.kernelList(), a.kernelShow(), a.kernelPull(), a.kernelImport(), a.kernelDelete())
+		a.kernelList(), a.kernelShow(), a.kernelPull(), a.kernelImport(), a.kernelPublish(), a.kernelDelete())
 }
 
 func (a *app) daemonGroup() *cobra.Command {

@@ -11,8 +11,9 @@ import (
 
 // Catalog is what the daemon does for a catalog's readers and publishers.
 type Catalog struct {
-	Index       func(ctx context.Context) (banger.Catalog, error)
-	BundleImage func(ctx context.Context, ref, dir string, progress banger.ProgressFunc) (banger.CatalogImage, error)
+	Index        func(ctx context.Context) (banger.Catalog, error)
+	BundleImage  func(ctx context.Context, ref, dir string, progress banger.ProgressFunc) (banger.CatalogImage, error)
+	BundleKernel func(ctx context.Context, name, dir string, progress banger.ProgressFunc) (banger.CatalogKernel, error)
 }
 
 func (s *Server) catalogRoutes(mux *http.ServeMux) {
@@ -24,6 +25,14 @@ func (s *Server) catalogRoutes(mux *http.ServeMux) {
 		}
 		entry, err := s.Catalog.BundleImage(r.Context(), r.PathValue("ref"), dir, progress)
 		return api.Event{CatalogImage: &entry}, err
+	})))
+	mux.HandleFunc(api.RouteKernelBundle, versioned(s, stream(s, func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+		dir, err := bundleDir(w, r)
+		if err != nil {
+			return api.Event{}, err
+		}
+		entry, err := s.Catalog.BundleKernel(r.Context(), r.PathValue("ref"), dir, progress)
+		return api.Event{CatalogKernel: &entry}, err
 	})))
 }
 

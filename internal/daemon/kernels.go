@@ -12,7 +12,7 @@ import (
 // Kernels is what the kernel manager does for the API.
 type Kernels interface {
 	List() ([]banger.Kernel, error)
-	Available() []banger.KernelOffer
+	Available(ctx context.Context) ([]banger.KernelOffer, error)
 	Get(name string) (banger.Kernel, error)
 	Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error)
 	Import(ctx context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error)
@@ -20,7 +20,7 @@ type Kernels interface {
 
 func (s *Server) kernelRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels.List() })))
-	mux.HandleFunc(api.RouteKernelOffer, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels.Available(), nil })))
+	mux.HandleFunc(api.RouteKernelOffer, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Available(r.Context()) })))
 	mux.HandleFunc(api.RouteKernelShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Get(r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteKernelDrop, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteKernelMake, versioned(s, stream(s, s.importKernel)))

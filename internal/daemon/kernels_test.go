@@ -16,7 +16,9 @@ type kernelList struct{}
 
 func (kernelList) List() ([]banger.Kernel, error) { return []banger.Kernel{}, nil }
 
-func (kernelList) Available() []banger.KernelOffer { return []banger.KernelOffer{{Name: "debian"}} }
+func (kernelList) Available(context.Context) ([]banger.KernelOffer, error) {
+	return []banger.KernelOffer{{Name: "debian"}}, nil
+}
 
 func (kernelList) Get(name string) (banger.Kernel, error) {
 	if name != "debian" {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,8 +248,21 @@ func (m *Manager) Delete(ctx context.Context, name string) (banger.Kernel, error
 	return found.Kernel, errors.Join(atomicfile.SyncDir(m.Dir.Kernels()), os.RemoveAll(staging.Path))
 }
 
-// Available gives the kernels that can be had by name, whether or not they are there.
-func (m *Manager) Available() []banger.KernelOffer {
-	return []banger.KernelOffer{{Name: DefaultName, Source: "Debian's package " + metaPackage,
+// Available gives the kernels that can be had by name, whether or not they are there. Errors: those of the catalog.
+func (m *Manager) Available(ctx context.Context) ([]banger.KernelOffer, error) {
+	offers := []banger.KernelOffer{{Name: DefaultName, Source: "Debian's package " + metaPackage,
 		Description: "Debian's kernel for virtual machines; the first vm run fetches it"}}
+	if !m.Catalog.Configured() {
+		return offers, nil
+	}
+	index, err := m.Catalog.Index(ctx)
+	for _, e := range index.Kernels {
+		if e.Name == DefaultName { // is taken from there then
+			offers = nil
+		}
+	}
+	for _, e := range index.Kernels {
+		offers = append(offers, banger.KernelOffer{Name: e.Name, Source: "catalog " + m.Catalog.URL, Description: cmp.Or(e.Description, e.Version)})
+	}
+	return offers, err
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"banger"
+	published "banger/internal/catalog"
 	"banger/internal/share"
 	"banger/internal/statedir"
 )
@@ -37,6 +38,8 @@ type Config struct {
 	Proxy   string           // URL of the proxy to it; empty: the environment's
 	Keyring string           // file of the public keys that sign it; empty: Debian's
 	Now     func() time.Time // optional: time.Now
+
+	Catalog *published.Catalog // optional
 }
 
 // Manager makes and finds the kernels of one state directory.
@@ -66,13 +69,13 @@ type manifest struct {
 	BootModules []string `json:"boot_modules"` // names, in load order
 }
 
-// Ensure gives the kernel of that name. DefaultName is fetched when it is not there, as stage "kernel"; callers share one doing, which
-// ends early when all of them have left.
+// Ensure gives the kernel of that name. One that is not there comes from the catalog, and DefaultName, when the catalog does not have it,
+// is fetched, as stage "kernel"; callers share one doing, which ends early when all of them have left.
 // Errors: ErrNotFound for an unknown name; ErrUnavailable without mirror or disk space, ErrRefused for a mirror that is not signed
 // as it has to be. Nothing is left behind then.
 func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
 	kernel, err := m.Get(name)
-	if name != DefaultName || !errors.Is(err, banger.ErrNotFound) {
+	if !errors.Is(err, banger.ErrNotFound) || name != DefaultName && !m.Catalog.Configured() || banger.ValidateKernelName(name) != nil {
 		return kernel, err
 	}
 	op := "fetch kernel " + name
@@ -85,7 +88,7 @@ func (m *Manager) Ensure(ctx context.Context, name string, progress banger.Progr
 		defer release()
 		kernel, err := m.Get(name)
 		if errors.Is(err, banger.ErrNotFound) { // else somebody has just made it
-			kernel, err = m.fetch(ctx, name, progress)
+			kernel, err = m.obtain(ctx, name, progress)
 		}
 		if err != nil {
 			return banger.Kernel{}, &banger.Error{Op: op, Err: err}

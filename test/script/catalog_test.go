@@ -22,3 +22,13 @@ func bundleImage(ctx context.Context, ref, dir string, progress banger.ProgressF
 	b, err := catalog.Pack(ctx, dir, found.Name, []catalog.File{{Name: "image.json", Data: []byte(ref)}}, func(int64) {})
 	return banger.CatalogImage{Bundle: b, Key: found.Key, Boot: found.Boot, Kernel: "debian"}, err
 }
+
+func bundleKernel(ctx context.Context, name, dir string, progress banger.ProgressFunc) (banger.CatalogKernel, error) {
+	found, err := kernels{}.Get(name)
+	if err != nil {
+		return banger.CatalogKernel{}, err
+	}
+	defer progress.Begin("bundle", "packing kernel "+name)()
+	b, err := catalog.Pack(ctx, dir, name, []catalog.File{{Name: "kernel.json", Data: []byte(name)}}, func(int64) {})
+	return banger.CatalogKernel{Bundle: b, Version: found.Version}, err
+}

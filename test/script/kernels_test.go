@@ -36,8 +36,8 @@ func (kernels) Delete(_ context.Context, name string) (banger.Kernel, error) {
 	return kernels{}.Get(name)
 }
 
-func (kernels) Available() []banger.KernelOffer {
-	return []banger.KernelOffer{{Name: kernel.Name, Source: "its package", Description: "the default"}, {Name: "other", Source: "elsewhere"}}
+func (kernels) Available(context.Context) ([]banger.KernelOffer, error) {
+	return []banger.KernelOffer{{Name: kernel.Name, Source: "its package", Description: "the default"}, {Name: "other", Source: "elsewhere"}}, nil
 }
 
 func (kernels) Import(_ context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error) {

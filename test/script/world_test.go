@@ -59,7 +59,7 @@ func newWorld(root string) (*world, error) {
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
 		Images:  images{},
 		Kernels: kernels{},
-		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage},
+		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage, BundleKernel: bundleKernel},
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
 		},
