@@ -25,6 +25,11 @@ func (c *Client) PruneImages(ctx context.Context, req api.PruneRequest) (api.Pru
 	return ask[api.Pruned](ctx, c, api.RouteImagePrune, "", req)
 }
 
+// PruneCache removes what registries gave and no pull is using.
+func (c *Client) PruneCache(ctx context.Context, dryRun bool) (api.Pruned, error) {
+	return ask[api.Pruned](ctx, c, api.RouteCachePrune, "", api.PruneRequest{DryRun: dryRun})
+}
+
 // ExportImage writes the root file system of an image to w, as a tar. It is whole when there is no error.
 func (c *Client) ExportImage(ctx context.Context, ref string, w io.Writer) error {
 	resp, err := c.do(ctx, api.RouteImageExport, ref, nil, nil)

@@ -8,6 +8,7 @@ const (
 	RouteImagePromote  = "POST /v1/images/{ref}/promote" // → events, Image
 	RouteImageExport   = "GET /v1/images/{ref}/export"   // → a tar (application/x-tar); what goes wrong under way is in ErrorTrailer
 	RouteImagePrune    = "POST /v1/images/prune"         // PruneRequest → Pruned
+	RouteCachePrune    = "POST /v1/cache/prune"          // PruneRequest → Pruned: what registries gave
 )
 
 // ErrorTrailer is the trailer of an answer that is not JSON: a [banger.ErrorBody] when it is not whole.
@@ -30,9 +31,9 @@ type RegisterRequest struct {
 	Kernel   string          `json:"kernel,omitempty"`
 }
 
-// PruneRequest asks for the removal of images that no VM uses.
+// PruneRequest asks for the removal of images that no VM uses, or of the cache.
 type PruneRequest struct {
-	All    bool `json:"all,omitempty"`     // also the newest of each name
+	All    bool `json:"all,omitempty"`     // of images: also the newest of each name
 	DryRun bool `json:"dry_run,omitempty"` // only tell
 }
 
@@ -46,6 +47,6 @@ type Pruned struct {
 type PrunedItem struct {
 	Name   string `json:"name"`
 	Key    string `json:"key,omitempty"`
-	Reason string `json:"reason"` // "superseded", "unused", "damaged", "leftover"
+	Reason string `json:"reason"` // "superseded", "unused", "damaged", "leftover"; of the cache "cached", "partial"
 	Bytes  int64  `json:"bytes"`
 }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"banger"
@@ -154,6 +155,34 @@ func (c *Catalog) CleanUp() error {
 		}
 	}
 	return err
+}
+
+// Prune removes what has come in part of bundles that nobody is fetching, and gives digests and sizes in bytes. With dryRun it only
+// tells.
+func (c *Catalog) Prune(dryRun bool) (pruned map[string]int64, err error) {
+	entries, err := os.ReadDir(c.Cache)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // a claim that another has is not waited for
+	pruned = map[string]int64{}
+	for _, entry := range entries {
+		digest, ok := strings.CutSuffix(entry.Name(), download.Partial)
+		release, busy := c.claim(now, filepath.Join(c.Cache, digest))
+		if busy != nil {
+			continue
+		}
+		info, statErr := entry.Info()
+		if ok && statErr == nil {
+			pruned[digest] = info.Sys().(*syscall.Stat_t).Blocks * 512
+			if !dryRun {
+				err = errors.Join(err, os.Remove(filepath.Join(c.Cache, entry.Name())))
+			}
+		}
+		release()
+	}
+	return pruned, err
 }
 
 // seen is what is remembered of one catalog.

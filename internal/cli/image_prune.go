@@ -43,6 +43,28 @@ commands that were cut off left goes too. On a terminal you are asked first.`,
 	return cmd
 }
 
+func (a *app) imageCache() *cobra.Command {
+	return a.group("cache", "what pulls keep for the next one", `
+Layers of registries stay, so that images that share them download them once, and so does what has come of a download that was cut
+off. Images and machines need none of it.`, `
+  banger image cache prune                     away with it`,
+		a.imageCachePrune())
+}
+
+func (a *app) imageCachePrune() *cobra.Command {
+	var flags pruneFlags
+	cmd := &cobra.Command{
+		Use: "prune [flags]", Short: "remove the layers and downloads that no pull is using", Args: noArgs,
+		Long:    "Images and machines stay as they are; the next pull downloads all of its layers. On a terminal you are asked first.",
+		Example: "  banger image cache prune --dry-run\n  banger image cache prune --force",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.prune(cmd.Context(), flags, func(c *client.Client, dryRun bool) (api.Pruned, error) { return c.PruneCache(cmd.Context(), dryRun) })
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
 // prune removes by do, after a question when a person sits there, and tells what that frees.
 func (a *app) prune(ctx context.Context, flags pruneFlags, do func(c *client.Client, dryRun bool) (api.Pruned, error)) error {
 	c, err := a.dial(ctx)

@@ -94,7 +94,7 @@ An image is the read-only file system that machines of one kind share. The first
   banger image register mine --rootfs FILE     an ext4 image that stays where it is
   banger image export alpine alpine.tar.zst
   banger image delete alpine                   when no machine uses it any more`,
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imagePublish(), a.imageDelete(), a.imagePrune())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imagePublish(), a.imageDelete(), a.imagePrune(), a.imageCache())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

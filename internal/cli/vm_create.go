@@ -11,7 +11,7 @@ func (a *app) vmCreate() *cobra.Command {
 	var spec specFlags
 	var env execFlags
 	cmd := &cobra.Command{
-		Use: "create [flags]", Short: "make a VM without starting it", Args: noArgs,
+		Use: "create [flags]", Short: "make a VM without starting it", Args: noPositional,
 		Example: "  banger vm create --name devbox --memory 4G --disk-size 40G\n  banger vm start devbox",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := spec.request()

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,11 +43,7 @@ status becomes ours; 125 means that banger itself failed.`,
   echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe
   banger vm run --rm --image web --oci-cmd         what the image itself runs`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if extra := beforeDash(cmd, args); len(extra) > 0 {
-				return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: there is no argument before --, got %q", extra[0]),
-					Hint: fmt.Sprintf("for a command: banger vm run -- %[1]s; for an image: banger vm run --image %[1]s", extra[0])}
-			}
-			return nil
+			return noPositional(cmd, beforeDash(cmd, args))
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,6 +60,31 @@ status becomes ours; 125 means that banger itself failed.`,
 	flags.exec.add(cmd)
 	addTimings(cmd, &flags.timings)
 	return cmd
+}
+
+// imageLike matches what registries call an image, as far as it is no path: with a tag, a digest or a registry.
+var imageLike = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9._-]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]+)?$`)
+
+// noPositional refuses arguments that are no flags, and tells what may have been meant.
+func noPositional(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	arg := args[0]
+	_, err := os.Lstat(arg)
+	image, hint := "for an image: "+cmd.CommandPath()+" --image "+arg, ""
+	switch named := err != nil && imageLike.MatchString(arg); {
+	case named && strings.ContainsAny(arg, ":/@"):
+		hint = image
+	case cmd.Name() != "run":
+		hint = "usage: " + cmd.UseLine()
+	default:
+		hint = "for a command: banger vm run -- " + strings.Join(args, " ")
+		if named {
+			hint += "; " + image
+		}
+	}
+	return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s: there is no argument before --, got %q", strings.TrimPrefix(cmd.CommandPath(), "banger "), arg), Hint: hint}
 }
 
 func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {

@@ -53,6 +53,7 @@ type Images interface {
 	Register(ctx context.Context, req api.RegisterRequest, progress banger.ProgressFunc) (banger.Image, error)
 	Promote(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.Image, error)
 	Export(ctx context.Context, ref string, w io.Writer) error
+	PruneCache(dryRun bool) (api.Pruned, error)
 }
 
 // Config wires a Server.
@@ -85,10 +86,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
 	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.ShowImage(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteImageRegister, versioned(s, stream(s, s.registerImage)))
-	mux.HandleFunc(api.RouteImagePromote, versioned(s, stream(s, s.promoteImage)))
-	mux.HandleFunc(api.RouteImageExport, versioned(s, s.exportImage))
-	mux.HandleFunc(api.RouteImagePrune, versioned(s, s.pruneImages))
+	s.imageRoutes(mux)
 	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	s.catalogRoutes(mux)

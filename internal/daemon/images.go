@@ -10,6 +10,19 @@ import (
 	"banger/internal/api"
 )
 
+// imageRoutes are those of images that lie elsewhere, go elsewhere or are not needed any more.
+func (s *Server) imageRoutes(mux *http.ServeMux) {
+	mux.HandleFunc(api.RouteImageRegister, versioned(s, stream(s, s.registerImage)))
+	mux.HandleFunc(api.RouteImagePromote, versioned(s, stream(s, s.promoteImage)))
+	mux.HandleFunc(api.RouteImageExport, versioned(s, s.exportImage))
+	mux.HandleFunc(api.RouteImagePrune, s.prune(func(r *http.Request, req api.PruneRequest) (api.Pruned, error) {
+		return s.VMs.PruneImages(r.Context(), req.All, req.DryRun)
+	}))
+	mux.HandleFunc(api.RouteCachePrune, s.prune(func(_ *http.Request, req api.PruneRequest) (api.Pruned, error) {
+		return s.Images.PruneCache(req.DryRun)
+	}))
+}
+
 func (s *Server) registerImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
 	var req api.RegisterRequest
 	if err := decode(w, r, &req); err != nil {
@@ -27,14 +40,17 @@ func (s *Server) promoteImage(_ http.ResponseWriter, r *http.Request, progress b
 	return api.Event{Image: &image}, err
 }
 
-func (s *Server) pruneImages(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var req api.PruneRequest
-		if err := decode(w, r, &req); err != nil {
-			return nil, err
-		}
-		return s.VMs.PruneImages(r.Context(), req.All, req.DryRun)
-	})(w, r)
+// prune answers by what do removes.
+func (s *Server) prune(do func(*http.Request, api.PruneRequest) (api.Pruned, error)) http.HandlerFunc {
+	return versioned(s, func(w http.ResponseWriter, r *http.Request) {
+		answer(s, func(r *http.Request) (any, error) {
+			var req api.PruneRequest
+			if err := decode(w, r, &req); err != nil {
+				return nil, err
+			}
+			return do(r, req)
+		})(w, r)
+	})
 }
 
 // exportImage sends a tar. An error before its first byte is an ordinary answer, a later one is in the trailer.

@@ -48,6 +48,13 @@ func (imageList) Export(_ context.Context, ref string, w io.Writer) error {
 	return err
 }
 
+func (imageList) PruneCache(dryRun bool) (api.Pruned, error) {
+	if !dryRun {
+		return api.Pruned{}, errors.New("a layer")
+	}
+	return api.Pruned{Bytes: 3}, nil
+}
+
 func TestImageRequests(t *testing.T) {
 	s := serve(t, os.Getuid())
 	ctx := t.Context()
@@ -71,6 +78,12 @@ func TestImageRequests(t *testing.T) {
 	}
 	if pruned, err := s.PruneImages(ctx, api.PruneRequest{All: true, DryRun: true}); err != nil || len(pruned.Items) != 1 || pruned.Bytes != 7 {
 		t.Errorf("PruneImages = %+v, %v", pruned, err)
+	}
+	if pruned, err := s.PruneCache(ctx, true); err != nil || pruned.Bytes != 3 {
+		t.Errorf("PruneCache = %+v, %v", pruned, err)
+	}
+	if _, err := s.PruneCache(ctx, false); err == nil {
+		t.Error("PruneCache: no error")
 	}
 	if _, err := s.PruneImages(ctx, api.PruneRequest{}); !errors.Is(err, banger.ErrConflict) {
 		t.Errorf("PruneImages while a VM is made: %v", err)

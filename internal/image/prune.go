@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"banger/internal/api"
 	"banger/internal/atomicfile"
@@ -19,6 +20,8 @@ const (
 	unused     = "unused"
 	damaged    = "damaged"
 	leftover   = "leftover" // of an operation that was cut off
+	cached     = "cached"   // a layer that a pull may use again
+	partial    = "partial"  // a download that a pull may go on with
 )
 
 // Prune removes images, oldest first, but for those whose key is in use: what a newer image of their name replaces, what can't be
@@ -113,4 +116,30 @@ func (m *Manager) prunable(inUse map[string]bool, all bool) (items []api.PrunedI
 func (m *Manager) readable(key string) bool {
 	_, err := m.Get(key)
 	return err == nil
+}
+
+// PruneCache removes what registries and the catalog gave and no pull is using: images have copies of all that they need. With dryRun
+// it only tells.
+func (m *Manager) PruneCache(dryRun bool) (api.Pruned, error) {
+	pruned := api.Pruned{Items: []api.PrunedItem{}}
+	add := func(name, digest, reason string, bytes int64) {
+		pruned.Items = append(pruned.Items, api.PrunedItem{Name: name, Key: digest, Reason: reason, Bytes: bytes})
+		pruned.Bytes += bytes
+	}
+	layers, err := m.registries.Prune(dryRun)
+	for _, file := range layers {
+		reason := cached
+		if file.Partial {
+			reason = partial
+		}
+		add("layer", file.Digest, reason, file.Bytes)
+	}
+	if m.Catalog == nil {
+		return pruned, err
+	}
+	bundles, bundleErr := m.Catalog.Prune(dryRun)
+	for _, digest := range slices.Sorted(maps.Keys(bundles)) {
+		add("bundle", digest, partial, bundles[digest])
+	}
+	return pruned, errors.Join(err, bundleErr)
 }

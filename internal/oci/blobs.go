@@ -18,11 +18,12 @@ type blobs struct {
 
 	mu      sync.Mutex
 	coming  map[string]*blob
-	changed *sync.Cond // a blob has grown or ended
+	readers map[string]int // of each digest
+	changed *sync.Cond     // a blob has grown or ended
 }
 
 func newBlobs(dir string) *blobs {
-	b := &blobs{dir: dir, coming: map[string]*blob{}}
+	b := &blobs{dir: dir, coming: map[string]*blob{}, readers: map[string]int{}}
 	b.changed = sync.NewCond(&b.mu)
 	return b
 }
@@ -105,6 +106,7 @@ func (b *blobs) open(ctx context.Context, want remoteBlob) *reader {
 	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.readers[want.digest]++
 	r.join()
 	return r
 }
@@ -136,7 +138,9 @@ func (r *reader) leave() {
 	if d.waiting--; d.waiting > 0 {
 		return
 	}
-	d.cancel()
+	if d.done < r.want.size { // else all has come, and has only to be given its name
+		d.cancel()
+	}
 	for !d.ended {
 		r.b.changed.Wait()
 	}
@@ -148,6 +152,9 @@ func (r *reader) Close() error {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	r.leave()
+	if r.b.readers[r.want.digest]--; r.b.readers[r.want.digest] <= 0 {
+		delete(r.b.readers, r.want.digest)
+	}
 	if r.file == nil {
 		return nil
 	}
