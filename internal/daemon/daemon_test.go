@@ -149,6 +149,7 @@ func serve(t *testing.T, uid int) *served {
 	server := daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 		Images:   imageList{},
 		Kernels:  kernelList{},
+		Catalog:  catalogOf(),
 		Status:   func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
 		Shutdown: func() { s.ends <- struct{}{} },
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid, StartTime: 9}, nil },

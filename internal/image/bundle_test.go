@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +25,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/catalog"
+	"banger/internal/statedir"
 	"banger/internal/tree"
 )
 
@@ -273,6 +276,74 @@ func TestPullFromCatalogWithoutItsKernel(t *testing.T) {
 		t.Errorf("Pull = %v", err)
 	}
 	wantNothing(t, m)
+}
+
+const (
+	killedURL   = "BANGER_TEST_KILLED_URL" // what a child of the test below pulls from
+	killedState = "BANGER_TEST_KILLED_STATE"
+	killedEvent = "BANGER_TEST_KILLED_EVENT" // at which it is killed
+)
+
+// A pull that is killed at any of its events leaves a whole image or none, and what else it leaves CleanUp removes.
+func TestPullFromCatalogKilled(t *testing.T) {
+	if url := os.Getenv(killedURL); url != "" {
+		pullAndDie(t, url)
+		return
+	}
+	dir, _, published, _ := publishApp(t, "some-kernel")
+	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	t.Cleanup(server.Close)
+	for event := 0; ; event++ {
+		m := newReader(t, server.URL)
+		child := exec.Command(os.Args[0], "-test.run=^TestPullFromCatalogKilled$")
+		child.Env = append(os.Environ(), killedURL+"="+server.URL, killedState+"="+m.Dir.Root, fmt.Sprintf("%s=%d", killedEvent, event))
+		out, err := child.CombinedOutput()
+		if err != nil && child.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("event %d: %v: %s", event, err, out)
+		}
+		if cleanErr := errors.Join(m.CleanUp(t.Context()), m.Catalog.CleanUp()); cleanErr != nil {
+			t.Error(cleanErr)
+		}
+		images, listErr := m.List()
+		if listErr != nil || err == nil && len(images) != 1 {
+			t.Fatalf("event %d: %v, %v", event, images, listErr)
+		}
+		if len(images) == 0 {
+			wantNothing(t, m)
+		}
+		if got, err := m.Pull(t.Context(), api.PullRequest{Ref: "app"}, nil); err != nil || got.Key != published.Key {
+			t.Errorf("event %d: Pull afterwards = %+v, %v", event, got, err)
+		}
+		if err == nil {
+			if event < 4 {
+				t.Errorf("the pull had %d events", event)
+			}
+			return
+		}
+	}
+}
+
+// pullAndDie pulls in a process that is killed on the way. It returns when nothing killed it.
+func pullAndDie(t *testing.T, url string) {
+	last, err := strconv.Atoi(os.Getenv(killedEvent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Config{Dir: statedir.Dir{Root: os.Getenv(killedState)}})
+	m.Catalog = catalog.New(catalog.Config{URL: url, Keys: []ed25519.PublicKey{signer.Public().(ed25519.PublicKey)}, Seen: m.Dir.CatalogSeen(), Cache: m.Dir.Bundles()})
+	events := 0
+	event := func() {
+		if events == last {
+			if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err == nil {
+				select {}
+			}
+		}
+		events++
+	}
+	m.EnsureKernel = func(context.Context, string, banger.ProgressFunc) error { event(); return nil }
+	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: "app"}, func(banger.Progress) { event() }); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A disk that is full at any step is told, and nothing is left on it.
