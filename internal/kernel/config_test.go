@@ -97,7 +97,7 @@ func FuzzEmbedded(f *testing.F) {
 }
 
 func TestKernelName(t *testing.T) {
-	for name, want := range map[string]string{"vmlinuz": "", "vmlinux": "", "bzImage": "", "vmlinuz-6.1.0-42-amd64": "6.1.0-42-amd64", "vmlinux-6.1": "6.1", "vmlinuz-linux": "", "vmlinuz-linux-lts": "", "vmlinuz-virt": ""} {
+	for name, want := range map[string]string{"vmlinuz": "", "vmlinux": "", "bzImage": "", "vmlinuz-6.1.0-42-amd64": "6.1.0-42-amd64", "vmlinux-6.1": "6.1", "kernel-6.1.12-gentoo": "6.1.12-gentoo", "vmlinuz-linux": "", "vmlinuz-linux-lts": "", "vmlinuz-virt": ""} {
 		if got, ok := kernelName(name); got != want || !ok {
 			t.Errorf("kernelName(%q) = %q, %v, want %q", name, got, ok, want)
 		}

@@ -197,7 +197,7 @@ func (t *kernelTree) kernelFiles() ([]kernelFile, error) {
 }
 
 var (
-	kernelNamePattern = regexp.MustCompile(`^(?:vmlinuz|vmlinux|bzImage)(?:-([0-9].*))?$|^vmlinuz-[a-z][a-z0-9-]*$`)
+	kernelNamePattern = regexp.MustCompile(`^(?:vmlinuz|vmlinux|bzImage)$|^(?:vmlinuz|vmlinux|bzImage|kernel)-([0-9].*)$|^vmlinuz-[a-z][a-z0-9-]*$`)
 	spareName         = regexp.MustCompile(`-rescue|\.(old|bak|dpkg-.*|rpm.*|gz|xz|zst)$`)
 )
 

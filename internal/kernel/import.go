@@ -203,6 +203,8 @@ func fileError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &banger.Error{Kind: banger.ErrNotFound, Err: err}
+	case errors.Is(err, unix.ENOTDIR):
+		return &banger.Error{Kind: banger.ErrInvalid, Err: err, Hint: "name the directory that the kernel is in"}
 	case errors.Is(err, fs.ErrPermission):
 		return &banger.Error{Kind: banger.ErrRefused, Err: err, Hint: "banger reads files as you, never as root"}
 	}
@@ -230,6 +232,9 @@ func runningRelease() (string, error) {
 // Delete removes a kernel, also a damaged one, and gives its record as far as it can be read. Nobody may use it.
 // Errors: ErrNotFound.
 func (m *Manager) Delete(ctx context.Context, name string) (banger.Kernel, error) {
+	if _, err := m.read(name); errors.Is(err, banger.ErrNotFound) { // who makes it right now is not waited for
+		return banger.Kernel{}, err
+	}
 	release, err := m.claim(ctx, name)
 	if err != nil {
 		return banger.Kernel{}, fmt.Errorf("delete kernel %s: %w", name, err)

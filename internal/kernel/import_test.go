@@ -301,6 +301,7 @@ func TestImportRefuses(t *testing.T) {
 		{"no source", "mine", banger.KernelSource{}, banger.ErrInvalid},
 		{"two sources", "mine", banger.KernelSource{Dir: dir, Host: true}, banger.ErrInvalid},
 		{"no such directory", "mine", banger.KernelSource{Dir: dir + "/none"}, banger.ErrNotFound},
+		{"a directory that is a file", "mine", banger.KernelSource{Dir: dir + "/vmlinux"}, banger.ErrInvalid},
 		{"no such package", "mine", banger.KernelSource{Packages: []string{dir + "/none.deb"}}, banger.ErrNotFound},
 		{"a package that is a directory", "mine", banger.KernelSource{Packages: []string{dir}}, banger.ErrInvalid},
 		{"a package that is none", "mine", banger.KernelSource{Packages: []string{filepath.Join(dir, "vmlinux")}}, banger.ErrCorrupt},
