@@ -40,6 +40,13 @@ type kernelTree struct {
 
 // openDirectory finds the kernel below dir, the one of this version unless that is empty, with its modules and configuration.
 func openDirectory(dir, version string) (*opened, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	if !info.IsDir() { // nor is it opened: a FIFO would be waited for
+		return nil, &banger.Error{Kind: banger.ErrInvalid, Subject: dir, Err: errors.New("it is no directory"), Hint: "name the directory that the kernel is in"}
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fileError(err)

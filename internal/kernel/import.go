@@ -203,8 +203,6 @@ func fileError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &banger.Error{Kind: banger.ErrNotFound, Err: err}
-	case errors.Is(err, unix.ENOTDIR):
-		return &banger.Error{Kind: banger.ErrInvalid, Err: err, Hint: "name the directory that the kernel is in"}
 	case errors.Is(err, fs.ErrPermission):
 		return &banger.Error{Kind: banger.ErrRefused, Err: err, Hint: "banger reads files as you, never as root"}
 	}
