@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -355,14 +357,18 @@ func TestServers(t *testing.T) {
 			w.Write([]byte("x"))
 		}, banger.ErrUnavailable},
 	} {
-		n := 0
-		agent := ""
-		c := reader(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n++; agent = r.UserAgent(); tc.handler(n, w, r) })), key)
+		var requests, others atomic.Int64
+		c := reader(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.UserAgent() != "banger" {
+				others.Add(1)
+			}
+			tc.handler(int(requests.Add(1)), w, r)
+		})), key)
 		if _, err := c.Index(t.Context()); tc.kind == nil && err != nil || tc.kind != nil && !errors.Is(err, tc.kind) {
 			t.Errorf("%s: Index: %v, want %v", tc.name, err, tc.kind)
 		}
-		if agent != "banger" || n > maxRedirects+5 {
-			t.Errorf("%s: %d requests by %q", tc.name, n, agent)
+		if n := requests.Load(); others.Load() > 0 || n > maxRedirects+5 {
+			t.Errorf("%s: %d requests, %d by others", tc.name, n, others.Load())
 		}
 	}
 	c := reader(t, "http://192.0.2.1/", key)
@@ -390,9 +396,9 @@ func TestFetchResumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent, requests := 0, 0
+	var sent, requests atomic.Int64
 	c := reader(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests++
+		requests.Add(1)
 		from := 0
 		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)-from))
@@ -401,15 +407,38 @@ func TestFetchResumes(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 		}
 		n, _ := w.Write(content[from:min(from+64<<10, len(content))])
-		sent += n
+		sent.Add(int64(n))
 	})), key)
 	if _, err := fetchAndUnpack(t, c, b); err != nil {
 		t.Fatal(err)
 	}
-	if sent != len(content) || requests != (len(content)+64<<10-1)/(64<<10) {
-		t.Errorf("%d requests gave %d bytes of %d", requests, sent, len(content))
+	if int(sent.Load()) != len(content) || int(requests.Load()) != (len(content)+64<<10-1)/(64<<10) {
+		t.Errorf("%d requests gave %d bytes of %d", requests.Load(), sent.Load(), len(content))
 	}
 	wantEmpty(t, c.Cache)
+}
+
+// A disk that is full is told, and what can't be ended does not stay on it.
+func TestFetchWithoutSpace(t *testing.T) {
+	key := newKey(1)
+	dir, index := published(t, key)
+	for _, url := range []string{dir, serve(t, http.FileServer(http.Dir(dir)))} {
+		c := reader(t, url, key)
+		if err := os.Mkdir(c.Cache, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", c.Cache, "tmpfs", 0, "size=64k"); err != nil {
+			t.Skipf("needs to mount a tmpfs: %v", err)
+		}
+		_, err := c.Fetch(t.Context(), index.Images[0].Bundle, func(int64) {})
+		if !errors.Is(err, banger.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(banger.HintOf(err), c.Cache) {
+			t.Errorf("%s: Fetch = %v (hint %q)", url, err, banger.HintOf(err))
+		}
+		wantEmpty(t, c.Cache)
+		if err := syscall.Unmount(c.Cache, 0); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestFetchRefuses(t *testing.T) {
@@ -454,7 +483,7 @@ func TestFetchGoesOn(t *testing.T) {
 	key := newKey(1)
 	dir, index := published(t, key)
 	b := index.Images[0].Bundle
-	sent := 0
+	var sent atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
 	files := http.FileServer(http.Dir(dir))
 	c := reader(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -480,8 +509,8 @@ func TestFetchGoesOn(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("left: %v, %v", entries, err)
 	}
-	if _, err := fetchAndUnpack(t, c, b); err != nil || int64(sent) != b.SizeBytes-100<<10 {
-		t.Errorf("gone on: %v, %d bytes of %d", err, sent, b.SizeBytes)
+	if _, err := fetchAndUnpack(t, c, b); err != nil || sent.Load() != b.SizeBytes-100<<10 {
+		t.Errorf("gone on: %v, %d bytes of %d", err, sent.Load(), b.SizeBytes)
 	}
 	put(t, filepath.Join(c.Cache, entries[0].Name()), make([]byte, 1000))
 	if _, err := fetchAndUnpack(t, c, b); err != nil {
@@ -492,13 +521,32 @@ func TestFetchGoesOn(t *testing.T) {
 
 type counting struct {
 	http.ResponseWriter
-	n *int
+	n *atomic.Int64
 }
 
 func (c *counting) Write(p []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(p)
-	*c.n += n
+	c.n.Add(int64(n))
 	return n, err
+}
+
+// What came whole when a daemon was killed goes; what came in part is of use.
+func TestCleanUp(t *testing.T) {
+	c := reader(t, t.TempDir())
+	if err := c.CleanUp(); err != nil {
+		t.Errorf("without a cache: %v", err)
+	}
+	if err := os.Mkdir(c.Cache, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(c.Cache, "whole"), []byte("x"))
+	put(t, filepath.Join(c.Cache, "part.partial"), []byte("x"))
+	if err := c.CleanUp(); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(c.Cache + "/*"); err != nil || len(left) != 1 || filepath.Base(left[0]) != "part.partial" {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }
 
 func TestPublish(t *testing.T) {

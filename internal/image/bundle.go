@@ -51,6 +51,9 @@ func (m *Manager) pullNamed(ctx context.Context, req api.PullRequest, progress b
 	if errors.Is(err, banger.ErrNotFound) {
 		return image, false, nil
 	}
+	if errors.Is(err, banger.ErrUnavailable) {
+		return image, true, &banger.Error{Err: err, Hint: "look at catalog.url; from a registry alone: banger image pull docker.io/library/" + req.Ref}
+	}
 	if err != nil {
 		return image, true, err
 	}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,10 +74,10 @@ func sameFile(t *testing.T, a, b string) {
 
 func TestPullFromCatalog(t *testing.T) {
 	dir, publisher, published, entry := publishApp(t, "some-kernel")
-	bundles := 0
+	var bundles atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, ".zst") {
-			bundles++
+			bundles.Add(1)
 		}
 		http.FileServer(http.Dir(dir)).ServeHTTP(w, r)
 	}))
@@ -114,8 +115,8 @@ func TestPullFromCatalog(t *testing.T) {
 			t.Errorf("an image that is not in it: %v", err)
 		}
 	}
-	if bundles != 1 {
-		t.Errorf("%d downloads, want one", bundles)
+	if n := bundles.Load(); n != 1 {
+		t.Errorf("%d downloads, want one", n)
 	}
 	again, err := publisher.Bundle(t.Context(), "app", t.TempDir(), nil)
 	if err != nil || again != entry {
@@ -133,10 +134,10 @@ func TestPullFromCatalog(t *testing.T) {
 func TestPullsFromCatalogShare(t *testing.T) {
 	dir, _, _, _ := publishApp(t, "")
 	asked := make(chan struct{})
-	bundles := 0
+	var bundles atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, ".zst") {
-			bundles++
+			bundles.Add(1)
 			<-asked
 		}
 		http.FileServer(http.Dir(dir)).ServeHTTP(w, r)
@@ -156,8 +157,8 @@ func TestPullsFromCatalogShare(t *testing.T) {
 	begun.Wait()
 	close(asked)
 	group.Wait()
-	if bundles != 1 {
-		t.Errorf("%d downloads, want one", bundles)
+	if n := bundles.Load(); n != 1 {
+		t.Errorf("%d downloads, want one", n)
 	}
 }
 
