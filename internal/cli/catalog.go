@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -101,6 +102,20 @@ func (a *app) listCatalogImages(cmd *cobra.Command, c *client.Client) error {
 		rows = append(rows, []string{e.Name, e.Key[:min(len(e.Key), 12)], string(e.Boot), banger.FormatSize(e.SizeBytes), e.Kernel, e.Description})
 	}
 	return a.printRows(rows)
+}
+
+// completeCatalogImages offers the images of the configured catalog.
+func (a *app) completeCatalogImages(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) (names []cobra.Completion) {
+		index, _ := c.Catalog(ctx)
+		for _, e := range index.Images {
+			names = append(names, cobra.CompletionWithDesc(e.Name, escape(e.Description)))
+		}
+		return names
+	})
 }
 
 // publishFlags are those of the commands that sign an index.

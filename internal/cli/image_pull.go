@@ -23,7 +23,7 @@ The image for linux/amd64 is taken, and boots as it is: nothing is installed in 
 			}
 			return nil
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: a.completeCatalogImages,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if req.Name != "" {
 				if err := banger.ValidateImageName(req.Name); err != nil {
