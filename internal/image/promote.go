@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"banger"
 	"banger/internal/atomicfile"
@@ -103,19 +104,24 @@ func (m *Manager) adopt(key string, staging statedir.ImageDir) (banger.Image, er
 	return image, err
 }
 
-// removeUnclaimed removes what a promotion that was cut off left in the directory of a registered image.
+// removeUnclaimed removes what is not of a published image in its directory: a copy that no record tells of, or part of a record.
 func (m *Manager) removeUnclaimed(key string) error {
-	image, err := m.Get(key)
-	if err != nil || image.Registered == nil {
-		return nil
-	}
 	dir := m.Dir.Image(key)
-	left, err := filepath.Glob(filepath.Join(dir.Path, ".*"))
+	entries, err := os.ReadDir(dir.Path)
 	if err != nil {
 		return err
 	}
+	var left []string
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			left = append(left, filepath.Join(dir.Path, entry.Name()))
+		}
+	}
+	if image, err := m.Get(key); err == nil && image.Registered != nil {
+		left = append(left, dir.Rootfs())
+	}
 	var errs []error
-	for _, path := range append(left, dir.Rootfs()) {
+	for _, path := range left {
 		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

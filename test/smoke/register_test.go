@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/creack/pty"
 
 	"banger/internal/testenv"
 )
@@ -110,5 +113,77 @@ func TestImportedRootfsBoots(t *testing.T) {
 		if out := testenv.Run(t, "debugfs", "-R", "ls -p /data/root", filepath.Join(detail.Dir, "disk.ext4")); !strings.Contains(out, "/"+want+"/") {
 			t.Errorf("%s: /root holds %s", image, out)
 		}
+	}
+}
+
+// On a terminal a prune asks, and a tar is not shown.
+func TestPruneAsks(t *testing.T) {
+	w := testenv.NewWorld(t)
+	w.Must("image", "register", "mine", "--rootfs", hostImage(t, w))
+	onTerminal := func(answer string, args ...string) (shown string, status int) {
+		t.Helper()
+		cmd := w.Command(t.Context(), args...)
+		tty, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 30, Cols: 200}, withTerminal(cmd.SysProcAttr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tty.Close()
+		x := watchTerminal(t, tty)
+		if answer != "" {
+			shown = x.until("[y/N]")
+			x.send(answer)
+		}
+		for b := range x.screen {
+			shown += string(b)
+		}
+		cmd.Wait()
+		return shown, cmd.ProcessState.ExitCode()
+	}
+	for _, answer := range []string{"n\r", "\r", "\x03"} {
+		shown, status := onTerminal(answer, "image", "prune", "--all")
+		if wanted := map[string]int{"\x03": 130}[answer]; status != wanted || !strings.Contains(shown, "mine") || !strings.Contains(shown, "Remove this and free") {
+			t.Errorf("answer %q: status %d, %q", answer, status, shown)
+		}
+		if out := w.Must("image", "list"); !strings.Contains(out, "mine") {
+			t.Errorf("answer %q removed it", answer)
+		}
+	}
+	if shown, status := onTerminal("", "image", "export", "mine", "-"); status != 2 || !strings.Contains(shown, "terminal") {
+		t.Errorf("export to a terminal: status %d, %q", status, shown)
+	}
+	if shown, status := onTerminal("y\r", "image", "prune", "--all"); status != 0 || !strings.Contains(shown, "freed") {
+		t.Errorf("answer y: status %d, %q", status, shown)
+	}
+	if out := w.Must("image", "list", "--quiet"); out != "" {
+		t.Errorf("left: %q", out)
+	}
+}
+
+// An export that is interrupted leaves nothing.
+func TestExportInterrupted(t *testing.T) {
+	w := testenv.NewWorld(t)
+	name := strings.Fields(w.Must("image", "list"))
+	dir := w.User.Dir(t)
+	cmd := w.Command(t.Context(), "image", "export", name[len(strings.Fields("NAME KEY BOOT SIZE CREATED SOURCE"))], filepath.Join(dir, "out.tar"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.WaitFor(t, time.Minute, "the export to begin", func() bool {
+		part, _ := filepath.Glob(filepath.Join(dir, ".out.tar.*"))
+		if len(part) == 0 {
+			return false
+		}
+		info, err := os.Stat(part[0])
+		return err == nil && info.Size() > 0
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != 130 {
+		t.Errorf("status %d, want 130", status)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
 	}
 }

@@ -54,19 +54,8 @@ func (x *terminal) send(text string) {
 	}
 }
 
-// A shell on a terminal: a pty of the right size, resized with the window, Ctrl-C to the guest's process, exit status.
-func TestShellOnATerminal(t *testing.T) {
-	w := testenv.NewWorld(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	cmd := w.Command(ctx, "vm", "run", "--rm", "--name", "term")
-	cmd.Env = append(cmd.Env, "TERM=xterm-256color")
-	attr := cmd.SysProcAttr
-	tty, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 30, Cols: 100}, withTerminal(attr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tty.Close()
+// watchTerminal reads what a terminal shows.
+func watchTerminal(t *testing.T, tty io.ReadWriter) *terminal {
 	x := &terminal{t: t, tty: tty, screen: make(chan []byte, 1024)}
 	go func() {
 		defer close(x.screen)
@@ -81,6 +70,23 @@ func TestShellOnATerminal(t *testing.T) {
 			}
 		}
 	}()
+	return x
+}
+
+// A shell on a terminal: a pty of the right size, resized with the window, Ctrl-C to the guest's process, exit status.
+func TestShellOnATerminal(t *testing.T) {
+	w := testenv.NewWorld(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := w.Command(ctx, "vm", "run", "--rm", "--name", "term")
+	cmd.Env = append(cmd.Env, "TERM=xterm-256color")
+	attr := cmd.SysProcAttr
+	tty, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 30, Cols: 100}, withTerminal(attr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	x := watchTerminal(t, tty)
 	x.expect("ready in")
 	x.expect("#")
 	x.send("stty size; tty; echo TERM=$TERM\r")
