@@ -151,7 +151,7 @@ func (c *Client) Kernels(ctx context.Context) ([]banger.Kernel, error) {
 
 // OfferedKernels gives the kernels that can be had by their name.
 func (c *Client) OfferedKernels(ctx context.Context) ([]banger.KernelOffer, error) {
-	return get[[]banger.KernelOffer](ctx, c, api.RouteKernelOffer, "")
+	return get[[]banger.KernelOffer](ctx, c, api.RouteKernelOffers, "")
 }
 
 // ShowKernel gives one kernel by name.
@@ -161,7 +161,7 @@ func (c *Client) ShowKernel(ctx context.Context, name string) (banger.Kernel, er
 
 // ImportKernel makes a kernel from what lies at absolute paths on the host, or of the host's own. Cancelling ctx undoes it.
 func (c *Client) ImportKernel(ctx context.Context, req api.ImportKernelRequest, progress banger.ProgressFunc) (banger.Kernel, error) {
-	return c.makeKernel(ctx, api.RouteKernelMake, req, progress)
+	return c.makeKernel(ctx, api.RouteKernelImport, req, progress)
 }
 
 // PullKernel fetches a kernel that can be had by its name, unless it is there. Cancelling ctx undoes it, if nobody else waits for it.
@@ -179,7 +179,7 @@ func (c *Client) makeKernel(ctx context.Context, route string, req any, progress
 
 // DeleteKernel removes a kernel and gives its record. Errors: ErrConflict while a VM uses it.
 func (c *Client) DeleteKernel(ctx context.Context, name string) (banger.Kernel, error) {
-	return get[banger.Kernel](ctx, c, api.RouteKernelDrop, name)
+	return get[banger.Kernel](ctx, c, api.RouteKernelDelete, name)
 }
 
 // Status is what the daemon tells about itself.

@@ -24,25 +24,25 @@ const Ready = "ready"
 
 // Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
 const (
-	RouteStatus      = "GET /v1/status"           // → Status
-	RouteShutdown    = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
-	RouteVMCreate    = "POST /v1/vms"             // CreateRequest → events, VM
-	RouteVMList      = "GET /v1/vms"              // → []banger.VM, oldest first
-	RouteVMShow      = "GET /v1/vms/{ref}"        // → VMDetail
-	RouteVMStart     = "POST /v1/vms/{ref}/start" // → events, VM
-	RouteVMStop      = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
-	RouteVMDelete    = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
-	RouteImageList   = "GET /v1/images"           // → []banger.Image
-	RouteImageShow   = "GET /v1/images/{ref}"     // → ImageDetail
-	RouteImageImport = "POST /v1/images"          // ImportRequest → events, Image
-	RouteImagePull   = "POST /v1/images/pull"     // PullRequest → events, Image
-	RouteImageDelete = "DELETE /v1/images/{ref}"  // → banger.Image as it was
-	RouteKernelList  = "GET /v1/kernels"          // → []banger.Kernel
-	RouteKernelOffer = "GET /v1/kernels-offered"  // → []banger.KernelOffer
-	RouteKernelShow  = "GET /v1/kernels/{ref}"    // → banger.Kernel
-	RouteKernelMake  = "POST /v1/kernels"         // ImportKernelRequest → events, Kernel
-	RouteKernelPull  = "POST /v1/kernels/pull"    // PullKernelRequest → events, Kernel
-	RouteKernelDrop  = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
+	RouteStatus       = "GET /v1/status"           // → Status
+	RouteShutdown     = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
+	RouteVMCreate     = "POST /v1/vms"             // CreateRequest → events, VM
+	RouteVMList       = "GET /v1/vms"              // → []banger.VM, oldest first
+	RouteVMShow       = "GET /v1/vms/{ref}"        // → VMDetail
+	RouteVMStart      = "POST /v1/vms/{ref}/start" // → events, VM
+	RouteVMStop       = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
+	RouteVMDelete     = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
+	RouteImageList    = "GET /v1/images"           // → []banger.Image
+	RouteImageShow    = "GET /v1/images/{ref}"     // → ImageDetail
+	RouteImageImport  = "POST /v1/images"          // ImportRequest → events, Image
+	RouteImagePull    = "POST /v1/images/pull"     // PullRequest → events, Image
+	RouteImageDelete  = "DELETE /v1/images/{ref}"  // → banger.Image as it was
+	RouteKernelList   = "GET /v1/kernels"          // → []banger.Kernel
+	RouteKernelOffers = "GET /v1/kernels-offered"  // → []banger.KernelOffer
+	RouteKernelShow   = "GET /v1/kernels/{ref}"    // → banger.Kernel
+	RouteKernelImport = "POST /v1/kernels"         // ImportKernelRequest → events, Kernel
+	RouteKernelPull   = "POST /v1/kernels/pull"    // PullKernelRequest → events, Kernel
+	RouteKernelDelete = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
 )
 
 // ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first.

@@ -20,10 +20,10 @@ type Kernels interface {
 
 func (s *Server) kernelRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels.List() })))
-	mux.HandleFunc(api.RouteKernelOffer, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Available(r.Context()) })))
+	mux.HandleFunc(api.RouteKernelOffers, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Available(r.Context()) })))
 	mux.HandleFunc(api.RouteKernelShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Get(r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteKernelDrop, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteKernelMake, versioned(s, stream(s, s.importKernel)))
+	mux.HandleFunc(api.RouteKernelDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteKernelImport, versioned(s, stream(s, s.importKernel)))
 	mux.HandleFunc(api.RouteKernelPull, versioned(s, stream(s, s.pullKernel)))
 }
 

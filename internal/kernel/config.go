@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"iter"
 	"os"
 	"strings"
 
@@ -94,12 +95,11 @@ func firstWord(r io.ReaderAt, at, size int64) string {
 		return ""
 	}
 	b := make([]byte, min(longest, size-at))
-	if n, err := r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
+	n, err := r.ReadAt(b, at)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
-	} else {
-		b = b[:n]
 	}
-	word, _, ok := strings.Cut(string(b), " ")
+	word, _, ok := strings.Cut(string(b[:n]), " ")
 	if !ok || !versionPattern.MatchString(word) || word[0] < '0' || word[0] > '9' {
 		return ""
 	}
@@ -107,7 +107,7 @@ func firstWord(r io.ReaderAt, at, size int64) string {
 }
 
 // find yields the offsets at which mark stands. It ends at the first error.
-func find(r io.ReaderAt, size int64, mark string) func(yield func(int64) bool) {
+func find(r io.ReaderAt, size int64, mark string) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
 		chunk := make([]byte, scanChunk)
 		for at := int64(0); at < size; at += scanChunk - int64(len(mark)-1) { // a mark may lie across two
