@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/atomicfile"
@@ -31,6 +32,8 @@ const (
 	// digestInName is how many digits of its digest a bundle's name has.
 	digestInName = 16
 	bundleEnding = ".tar.zst"
+	// stagingEnding is that of bundles that are being made, which are locked.
+	stagingEnding = ".bundle.staging"
 )
 
 // Part is a kind of file in a bundle.
@@ -185,12 +188,18 @@ type File struct {
 }
 
 // Pack makes a bundle of files in the directory dir, durably, and gives its entry: name, digest, size and URL. Equal files give equal
-// bytes. On error nothing is left.
+// bytes. On error nothing is left; what a crash leaves the next Pack in dir removes.
 func Pack(ctx context.Context, dir, name string, files []File, report func(read int64)) (b banger.Bundle, err error) {
-	staging := filepath.Join(dir, "."+name+"-"+strings.ToLower(rand.Text()[:8])+".staging")
+	if err := removeLeft(dir); err != nil {
+		return b, err
+	}
+	staging := filepath.Join(dir, "."+name+"-"+strings.ToLower(rand.Text()[:8])+stagingEnding)
 	out, err := os.OpenFile(staging, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return b, err
+	}
+	if err := unix.Flock(int(out.Fd()), unix.LOCK_EX); err != nil {
+		return b, errors.Join(err, out.Close(), os.Remove(staging))
 	}
 	defer func() {
 		if err = errors.Join(err, out.Close()); err != nil {
@@ -214,6 +223,31 @@ func Pack(ctx context.Context, dir, name string, files []File, report func(read 
 		return b, err
 	}
 	return b, atomicfile.SyncDir(dir)
+}
+
+// removeLeft removes what Packs that were cut off left: nobody has it locked.
+func removeLeft(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), ".") || !strings.HasSuffix(entry.Name(), stagingEnding) {
+			continue
+		}
+		name := filepath.Join(dir, entry.Name())
+		f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // it is gone, or not ours
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = os.Remove(name)
+		}
+		if err := errors.Join(err, f.Close()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func pack(ctx context.Context, w io.Writer, files []File, report func(read int64)) error {

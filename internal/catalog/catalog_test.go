@@ -54,7 +54,7 @@ func random(n int) []byte {
 var testParts = []Part{{"image.json", 1 << 20}, {"rootfs.ext4", 64 << 20}, {"boot-modules/*.ko", 1 << 20}}
 
 func testFiles() []File {
-	return []File{{Name: "image.json", Data: []byte("{}\n")}, {Name: "rootfs.ext4", Data: append(append(random(300<<10), make([]byte, 1<<20)...), "end"...)},
+	return []File{{Name: "image.json", Data: []byte("{}\n")}, {Name: "rootfs.ext4", Data: append(append(random(500<<10), make([]byte, 1<<20)...), "end"...)},
 		{Name: "boot-modules/ext4.ko", Data: []byte("module")}}
 }
 
@@ -493,15 +493,11 @@ func TestFetchGoesOn(t *testing.T) {
 		}
 		content, _ := os.ReadFile(filepath.Join(dir, b.URL))
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		w.Write(content[:100<<10])
+		w.Write(content[:300<<10])
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})), key)
-	_, err := c.Fetch(ctx, b, func(done int64) {
-		if done >= 100<<10 {
-			cancel()
-		}
-	})
+	_, err := c.Fetch(ctx, b, func(int64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("interrupted: %v", err)
 	}
@@ -509,7 +505,11 @@ func TestFetchGoesOn(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("left: %v, %v", entries, err)
 	}
-	if _, err := fetchAndUnpack(t, c, b); err != nil || sent.Load() != b.SizeBytes-100<<10 {
+	part, err := entries[0].Info()
+	if err != nil || part.Size() < reportEvery {
+		t.Fatalf("left: %v, %v", part, err)
+	}
+	if _, err := fetchAndUnpack(t, c, b); err != nil || sent.Load() != b.SizeBytes-part.Size() {
 		t.Errorf("gone on: %v, %d bytes of %d", err, sent.Load(), b.SizeBytes)
 	}
 	put(t, filepath.Join(c.Cache, entries[0].Name()), make([]byte, 1000))
@@ -728,6 +728,25 @@ func TestPackLeavesNothing(t *testing.T) {
 		}
 	}
 	wantEmpty(t, dir)
+	left := filepath.Join(dir, ".x-abcdefgh"+stagingEnding)
+	put(t, left, []byte("of a pack that was cut off"))
+	used, err := os.Create(filepath.Join(dir, ".y-abcdefgh"+stagingEnding))
+	if err == nil {
+		err = syscall.Flock(int(used.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	if _, err := Pack(t.Context(), dir, "x", []File{{Name: "a"}}, func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was cut off is still there: %v", err)
+	}
+	if _, err := os.Stat(used.Name()); err != nil {
+		t.Errorf("what is being made: %v", err)
+	}
 	if _, err := Pack(t.Context(), filepath.Join(dir, "nosuch"), "x", nil, func(int64) {}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("to nowhere: %v", err)
 	}

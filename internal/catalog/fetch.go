@@ -30,6 +30,8 @@ const (
 	defaultPause   = 200 * time.Millisecond
 	maxRedirects   = 5
 	copyBuffer     = 1 << 20
+	// reportEvery is how many bytes pass between two reports.
+	reportEvery = 256 << 10
 )
 
 // guarded speaks https, or http to this computer.
@@ -189,7 +191,13 @@ func readAll(r io.Reader, name string, limit int64) ([]byte, error) {
 // later call too. The file has no name any more; the caller closes it.
 // Errors: ErrCorrupt for another size or digest; ErrRefused; ErrUnavailable without server or disk space.
 func (c *Catalog) Fetch(ctx context.Context, b banger.Bundle, report func(done int64)) (*os.File, error) {
-	f, err := c.fetch(ctx, b, report)
+	told := int64(0)
+	f, err := c.fetch(ctx, b, func(done int64) {
+		if done-told >= reportEvery || done < told || done == b.SizeBytes {
+			told = done
+			report(done)
+		}
+	})
 	if err == nil {
 		return f, nil
 	}
