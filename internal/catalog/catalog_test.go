@@ -589,6 +589,16 @@ func TestPublish(t *testing.T) {
 			t.Errorf("%s changed the index", name)
 		}
 	}
+	if _, err := Publish(dir, both[:1], Update{Now: now, Lifetime: lifetime, WithoutImages: []string{"zapp"}}); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "zap") {
+		t.Errorf("without what is not there: %v", err)
+	}
+	index, err = Publish(dir, both[:1], Update{Now: now, Lifetime: lifetime, WithoutImages: []string{"app"}, WithoutKernels: []string{"debian"}})
+	if err != nil || len(index.Images) != 1 || index.Images[0].Name != "zap" || len(index.Kernels) != 0 {
+		t.Errorf("without some: %+v, %v", index, err)
+	}
+	if read, err := reader(t, dir, newKey(2)).Index(t.Context()); err != nil || len(read.Kernels) != 0 || read.Kernels == nil {
+		t.Errorf("without some, read: %+v, %v", read, err)
+	}
 	if _, err := Publish(filepath.Join(dir, "nosuch"), keys, Update{}); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("to nowhere: %v", err)
 	}

@@ -20,8 +20,11 @@ import (
 
 // Update is what the next index of a catalog says.
 type Update struct {
-	Images   []banger.CatalogImage  // each replaces the one of its name
-	Kernels  []banger.CatalogKernel // likewise
+	Images  []banger.CatalogImage  // each replaces the one of its name
+	Kernels []banger.CatalogKernel // likewise
+
+	WithoutImages, WithoutKernels []string // names of entries that are left out from now on
+
 	Now      time.Time
 	Lifetime time.Duration
 }
@@ -62,8 +65,14 @@ func publish(dir string, keys []ed25519.PrivateKey, update Update) (banger.Catal
 	}
 	index.Version, index.Serial = version, index.Serial+1
 	index.Created, index.Expires = update.Now.UTC().Truncate(time.Second), update.Now.UTC().Add(update.Lifetime).Truncate(time.Second)
-	index.Images = replace(index.Images, update.Images, func(e banger.CatalogImage) string { return e.Name })
-	index.Kernels = replace(index.Kernels, update.Kernels, func(e banger.CatalogKernel) string { return e.Name })
+	if index.Images, err = without(index.Images, "image", update.WithoutImages, imageName); err != nil {
+		return index, err
+	}
+	if index.Kernels, err = without(index.Kernels, "kernel", update.WithoutKernels, kernelName); err != nil {
+		return index, err
+	}
+	index.Images = replace(index.Images, update.Images, imageName)
+	index.Kernels = replace(index.Kernels, update.Kernels, kernelName)
 	next, err := encodeIndex(index)
 	if err != nil {
 		return index, err
@@ -128,6 +137,23 @@ func current(path string, keys []ed25519.PrivateKey) ([]byte, banger.Catalog, er
 	}
 	index, err := parseIndex(text)
 	return text, index, err
+}
+
+func imageName(e banger.CatalogImage) string   { return e.Name }
+func kernelName(e banger.CatalogKernel) string { return e.Name }
+
+// without leaves out the entries of some names. Errors: ErrNotFound.
+func without[E any](entries []E, what string, names []string, name func(E) string) ([]E, error) {
+	var known []string
+	for _, e := range entries {
+		known = append(known, name(e))
+	}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return entries, &banger.Error{Kind: banger.ErrNotFound, Op: what, Subject: fmt.Sprintf("%.100q", n), Hint: banger.DidYouMean(n, known)}
+		}
+	}
+	return slices.DeleteFunc(entries, func(e E) bool { return slices.Contains(names, name(e)) }), nil
 }
 
 // replace puts new entries in place of those of the same name, in the order of names.

@@ -64,9 +64,11 @@ func oneFile(text string) cobra.PositionalArgs {
 
 func (a *app) catalogSign() *cobra.Command {
 	var p publishFlags
+	var images, kernels []string
 	cmd := &cobra.Command{
 		Use: "sign DIR --key FILE", Short: "sign a catalog anew, with a new date of expiry",
 		Example: `  banger catalog sign ./catalog --key signing.pem --expires 30d
+  banger catalog sign ./catalog --key signing.pem --without-image old     to withdraw it
   banger catalog sign ./catalog --key old.pem --key new.pem     to change keys`,
 		Args: oneFile("want the directory of the catalog"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -77,7 +79,7 @@ func (a *app) catalogSign() *cobra.Command {
 			if err := p.check(cmd); err != nil {
 				return err
 			}
-			index, err := p.publish(a.now(), nil, nil)
+			index, err := p.publish(catalog.Update{Now: a.now(), WithoutImages: images, WithoutKernels: kernels})
 			if err != nil {
 				return err
 			}
@@ -85,6 +87,11 @@ func (a *app) catalogSign() *cobra.Command {
 		},
 	}
 	p.addSigning(cmd)
+	cmd.Flags().StringArrayVar(&images, "without-image", nil, "`name` of an image to leave out from now on (repeatable)")
+	cmd.Flags().StringArrayVar(&kernels, "without-kernel", nil, "`name` of a kernel to leave out from now on (repeatable)")
+	for _, name := range []string{"without-image", "without-kernel"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
 	return cmd
 }
 
@@ -192,8 +199,9 @@ func (p *publishFlags) place(b *banger.Bundle) {
 	}
 }
 
-func (p *publishFlags) publish(now time.Time, images []banger.CatalogImage, kernels []banger.CatalogKernel) (banger.Catalog, error) {
-	return catalog.Publish(p.to, p.keys, catalog.Update{Images: images, Kernels: kernels, Now: now, Lifetime: p.lifetime})
+func (p *publishFlags) publish(update catalog.Update) (banger.Catalog, error) {
+	update.Lifetime = p.lifetime
+	return catalog.Publish(p.to, p.keys, update)
 }
 
 // makeBundles makes the catalog's directory, to be read by all, and lets bundle put what each of refs stands for into it.

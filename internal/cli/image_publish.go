@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/client"
+	"banger/internal/catalog"
 )
 
 func (a *app) imagePublish() *cobra.Command {
@@ -35,7 +36,7 @@ server; who has its URL and your public key in the configuration gets the image 
 			if err != nil {
 				return err
 			}
-			index, err := p.publish(a.now(), entries, nil)
+			index, err := p.publish(catalog.Update{Now: a.now(), Images: entries})
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 
 	"banger"
 	"banger/client"
+	"banger/internal/catalog"
 )
 
 func (a *app) kernelPublish() *cobra.Command {
@@ -37,7 +38,7 @@ that name the kernel bring it with them.`,
 			if err != nil {
 				return err
 			}
-			index, err := p.publish(a.now(), nil, entries)
+			index, err := p.publish(catalog.Update{Now: a.now(), Kernels: entries})
 			if err != nil {
 				return err
 			}
