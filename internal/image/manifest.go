@@ -29,10 +29,13 @@ func (c *manifests) read(key string, dir statedir.ImageDir) (banger.Image, error
 	corrupt := func(err error) (banger.Image, error) {
 		return banger.Image{}, &banger.Error{Kind: banger.ErrCorrupt, Op: "image", Subject: dir.Path, Err: err}
 	}
-	info, err := os.Stat(dir.Manifest())
-	if errors.Is(err, fs.ErrNotExist) {
+	gone := func(err error) (banger.Image, error) {
 		c.forget(key)
 		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: key, Err: err}
+	}
+	info, err := os.Stat(dir.Manifest())
+	if errors.Is(err, fs.ErrNotExist) {
+		return gone(err)
 	} else if err != nil {
 		return corrupt(err)
 	}
@@ -48,6 +51,9 @@ func (c *manifests) read(key string, dir statedir.ImageDir) (banger.Image, error
 		if err == nil && have.image.Key != key {
 			err = fmt.Errorf("its manifest is of %q", have.image.Key)
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return gone(err)
+		}
 		if err != nil {
 			return corrupt(err)
 		}
@@ -57,6 +63,9 @@ func (c *manifests) read(key string, dir statedir.ImageDir) (banger.Image, error
 		return have.image, nil // its file is looked at when it is used
 	}
 	if info, err := os.Stat(dir.Rootfs()); err != nil {
+		if _, err := os.Stat(dir.Path); errors.Is(err, fs.ErrNotExist) { // deleted meanwhile
+			return gone(err)
+		}
 		return corrupt(err)
 	} else if info.Size() != have.image.SizeBytes {
 		return corrupt(fmt.Errorf("rootfs.ext4 has %d bytes, want %d", info.Size(), have.image.SizeBytes))

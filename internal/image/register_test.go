@@ -464,6 +464,55 @@ func TestPromotionCutOff(t *testing.T) {
 	}
 }
 
+// Whatever is done to an image at the same time, what is left is whole.
+func TestManyAtOnce(t *testing.T) {
+	m, file := plainManager(t), hostRootfs(t)
+	req := api.RegisterRequest{Name: "mine", Rootfs: file}
+	key := mustRegister(t, m, req).Key
+	gone := func(err error) bool { return err == nil || errors.Is(err, banger.ErrNotFound) }
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			if image, err := m.Register(t.Context(), req, nil); err != nil || image.Key != key {
+				t.Errorf("Register = %+v, %v", image, err)
+			}
+		})
+		group.Go(func() {
+			if _, err := m.Promote(t.Context(), "mine", nil); !gone(err) {
+				t.Errorf("Promote: %v", err)
+			}
+		})
+		group.Go(func() {
+			if image, err := m.Get(key); err == nil {
+				_, err = m.Base(t.Context(), image, nil)
+				if !gone(err) {
+					t.Errorf("Base: %v", err)
+				}
+			} else if !gone(err) {
+				t.Errorf("Get: %v", err)
+			}
+		})
+		group.Go(func() {
+			if _, err := m.List(); err != nil {
+				t.Errorf("List: %v", err)
+			}
+		})
+	}
+	group.Go(func() {
+		if err := m.Delete(key); !gone(err) {
+			t.Errorf("Delete: %v", err)
+		}
+	})
+	group.Wait()
+	for _, name := range names(t, m.Dir.Images()) {
+		if image, err := m.Get(name); err != nil {
+			t.Errorf("left: %s: %v", name, err)
+		} else if _, err := m.Base(t.Context(), image, nil); err != nil {
+			t.Errorf("left: %s: %v", name, err)
+		}
+	}
+}
+
 func TestPromoteFails(t *testing.T) {
 	m, file := plainManager(t), hostRootfs(t)
 	testenv.Run(t, "dd", "if=/dev/urandom", "of="+file, "bs=1M", "seek=8", "count=4", "conv=notrunc", "status=none")

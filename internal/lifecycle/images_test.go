@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,6 +68,12 @@ func TestPruneAndShowImages(t *testing.T) {
 	}
 	if pruned, err := w.PruneImages(t.Context(), true, false); err != nil || len(pruned.Items) != 1 {
 		t.Errorf("PruneImages = %+v, %v", pruned, err)
+	}
+	if err := w.daemon.db.Reserve(t.Context(), banger.VM{ID: "0123456789ab", Spec: banger.VMSpec{Name: "unreadable"}, State: banger.StateError}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.PruneImages(t.Context(), true, false); !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "unreadable") {
+		t.Errorf("PruneImages with a VM whose image is not known: %v", err)
 	}
 	w.basesInUse.RLock()
 	defer w.basesInUse.RUnlock()

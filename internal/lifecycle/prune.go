@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"banger"
@@ -22,7 +23,7 @@ func usersOf(list []banger.VM, key string) (names []string) {
 }
 
 // PruneImages removes images that no VM uses: those that a newer one of their name replaces, or all. With dryRun it only tells.
-// Errors: ErrConflict while a VM is just being made.
+// Errors: ErrConflict while a VM is just being made, or when the record of one can't be read.
 func (m *Manager) PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned, error) {
 	if !m.basesInUse.TryLock() {
 		return api.Pruned{}, &banger.Error{Kind: banger.ErrConflict, Op: "prune images", Err: errors.New("a VM is just being made"), Hint: "try again when it is made"}
@@ -34,6 +35,10 @@ func (m *Manager) PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned
 	}
 	inUse := map[string]bool{}
 	for _, vm := range list {
+		if vm.ImageKey == "" { // its record can't be read
+			return api.Pruned{}, &banger.Error{Kind: banger.ErrConflict, Op: "prune images", Err: fmt.Errorf("nobody knows which image the VM %s uses", vm.Spec.Name),
+				Hint: "banger vm delete " + vm.Spec.Name}
+		}
 		inUse[vm.ImageKey] = true
 	}
 	pruned, err := m.Images.Prune(ctx, inUse, all, dryRun)
