@@ -82,7 +82,7 @@ func (a *app) export(ctx context.Context, ref, out string, force bool) (err erro
 		done()
 	}
 	end()
-	if err == nil || out == "-" {
+	if err == nil || banger.KindName(err) != "internal" { // else it is of our own file
 		return err
 	}
 	return hostError("export", out, err)

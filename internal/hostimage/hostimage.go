@@ -154,12 +154,12 @@ func Differences(want, got banger.HostFile) (list []string) {
 		name string
 		same bool
 	}{
-		{"its size", want.SizeBytes == got.SizeBytes},
-		{"its superblock", want.Superblock == got.Superblock},
-		{"its modification time", want.ModTime.Equal(got.ModTime)},
-		{"its change time", want.ChangeTime.Equal(got.ChangeTime)},
-		{"its inode", want.Inode == got.Inode},
-		{"its device", want.Device == got.Device},
+		{"size", want.SizeBytes == got.SizeBytes},
+		{"superblock", want.Superblock == got.Superblock},
+		{"modification time", want.ModTime.Equal(got.ModTime)},
+		{"change time", want.ChangeTime.Equal(got.ChangeTime)},
+		{"inode", want.Inode == got.Inode},
+		{"device", want.Device == got.Device},
 	} {
 		if !part.same {
 			list = append(list, part.name)

@@ -159,8 +159,8 @@ func (m *Manager) compare(ctx context.Context, image banger.Image, host *hostima
 	if host.ID.SHA256 == want.SHA256 {
 		return m.remember(image.Key, host.ID)
 	}
-	return &banger.Error{Kind: banger.ErrConflict, Op: "image", Subject: image.Name,
-		Err:  fmt.Errorf("%s has changed since it was registered: %s differs", want.Path, strings.Join(differs, ", ")),
+	return &banger.Error{Kind: banger.ErrConflict,
+		Err:  fmt.Errorf("%s has changed since it was registered (another %s)", want.Path, strings.Join(differs, ", ")),
 		Hint: "put the file back as it was, or register it anew for new machines: banger image register " + image.Name + " --rootfs " + want.Path}
 }
 

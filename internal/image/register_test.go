@@ -288,17 +288,17 @@ func TestChangedFile(t *testing.T) {
 		{"another file with the same bytes", copyOf, nil, ""},
 		{"gone", func(t *testing.T, path string) { testenv.Run(t, "rm", path) }, banger.ErrNotFound, "no such file"},
 		{"a directory now", func(t *testing.T, path string) { testenv.Run(t, "rm", path); testenv.Run(t, "mkdir", path) }, banger.ErrInvalid, "no regular file"},
-		{"longer", func(t *testing.T, path string) { testenv.Run(t, "truncate", "-s", "+4096", path) }, banger.ErrConflict, "its size"},
+		{"longer", func(t *testing.T, path string) { testenv.Run(t, "truncate", "-s", "+4096", path) }, banger.ErrConflict, "(another size"},
 		{"shorter", func(t *testing.T, path string) { testenv.Run(t, "truncate", "-s", "-4096", path) }, banger.ErrCorrupt, "truncated"},
-		{"a file in it", func(t *testing.T, path string) { testenv.Run(t, "debugfs", "-w", "-R", "rm /etc/os-release", path) }, banger.ErrConflict, "differs"},
-		{"its superblock", func(t *testing.T, path string) { testenv.Run(t, "tune2fs", "-L", "other", path) }, banger.ErrConflict, "its superblock"},
-		{"one byte, with the old times", flip, banger.ErrConflict, "its change time"},
+		{"a file in it", func(t *testing.T, path string) { testenv.Run(t, "debugfs", "-w", "-R", "rm /etc/os-release", path) }, banger.ErrConflict, "has changed since"},
+		{"its superblock", func(t *testing.T, path string) { testenv.Run(t, "tune2fs", "-L", "other", path) }, banger.ErrConflict, "superblock"},
+		{"one byte, with the old times", flip, banger.ErrConflict, "(another change time)"},
 		{"needs recovery", func(t *testing.T, path string) { dirty(t, path) }, banger.ErrConflict, "needs recovery"},
 		{"mounted", func(t *testing.T, path string) { testenv.Mount(t, path, "rw") }, banger.ErrConflict, "mounted"},
 		{"was mounted", func(t *testing.T, path string) {
 			_, unmount := testenv.Mount(t, path, "rw")
 			unmount()
-		}, banger.ErrConflict, "differs"},
+		}, banger.ErrConflict, "has changed since"},
 		{"mounted read-only", func(t *testing.T, path string) { testenv.Mount(t, path, "ro") }, nil, ""},
 	} {
 		t.Run(tc.what, func(t *testing.T) {

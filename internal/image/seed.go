@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -54,14 +55,14 @@ func makeSeed(ctx context.Context, fsys *read.FS, workSeed, path string) (digest
 	if workSeed != "" {
 		src, done, err := openWorkSeed(ctx, workSeed)
 		if err != nil {
-			return "", about(workSeed, err)
+			return "", badSeed(workSeed, err)
 		}
 		sum := sha256.New()
 		if err = errors.Join(saveSeed(path, src, sum), done()); err == nil {
 			err = trySeed(ctx, path)
 		}
 		if err != nil {
-			return "", about(workSeed, err)
+			return "", badSeed(workSeed, err)
 		}
 		return hex.EncodeToString(sum.Sum(nil)), nil
 	}
@@ -73,6 +74,10 @@ func makeSeed(ctx context.Context, fsys *read.FS, workSeed, path string) (digest
 		return "", err
 	}
 	return "", saveSeed(path, src, io.Discard)
+}
+
+func badSeed(path string, err error) error {
+	return &banger.Error{Op: "work seed", Subject: path, Err: err, Hint: cmp.Or(banger.HintOf(err), "a work seed is a tar, which may be compressed, or an ext4 image")}
 }
 
 func openWorkSeed(ctx context.Context, path string) (src tree.Source, done func() error, err error) {
