@@ -39,8 +39,9 @@ type PruneRequest struct {
 
 // Pruned is what was removed, or would be.
 type Pruned struct {
-	Items []PrunedItem `json:"items"`
-	Bytes int64        `json:"bytes"` // that this frees
+	Items  []PrunedItem       `json:"items"`
+	Bytes  int64              `json:"bytes"`            // that this frees
+	Failed []banger.ErrorBody `json:"failed,omitempty"` // what could not be removed
 }
 
 // PrunedItem is one thing that was removed.

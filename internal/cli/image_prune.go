@@ -91,7 +91,14 @@ func (a *app) prune(ctx context.Context, flags pruneFlags, do func(c *client.Cli
 	if err != nil {
 		return err
 	}
-	return a.printPruned(pruned, flags.dryRun)
+	if err := a.printPruned(pruned, flags.dryRun); err != nil || pruned.Failed == nil {
+		return err
+	}
+	var failed failures
+	for _, body := range pruned.Failed {
+		failed = append(failed, body.Decode())
+	}
+	return failed
 }
 
 func (a *app) printPruned(pruned api.Pruned, dryRun bool) error {
@@ -106,7 +113,9 @@ func (a *app) printPruned(pruned api.Pruned, dryRun bool) error {
 		}
 		return nil
 	case len(pruned.Items) == 0:
-		a.notice("nothing to remove")
+		if pruned.Failed == nil {
+			a.notice("nothing to remove")
+		}
 		return nil
 	}
 	if err := table(a.Out, pruneRows(pruned)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"banger"
 	"banger/internal/api"
 	"banger/internal/atomicfile"
 	"banger/internal/statedir"
@@ -25,18 +26,16 @@ const (
 )
 
 // Prune removes images, oldest first, but for those whose key is in use: what a newer image of their name replaces, what can't be
-// read, and what operations that were cut off left; with all also the newest of each name. With dryRun it only tells.
+// read, and what operations that were cut off left; with all also the newest of each name. With dryRun it only tells. One that can't be removed does not keep the others.
 func (m *Manager) Prune(ctx context.Context, inUse map[string]bool, all, dryRun bool) (pruned api.Pruned, err error) {
 	items, err := m.prunable(inUse, all)
 	if err != nil {
 		return pruned, err
 	}
 	pruned.Items = []api.PrunedItem{}
-	var errs []error
 	for _, item := range items {
 		if err := ctx.Err(); err != nil {
-			errs = append(errs, err)
-			break
+			return pruned, err
 		}
 		if !dryRun {
 			err := m.remove(ctx, item)
@@ -44,14 +43,14 @@ func (m *Manager) Prune(ctx context.Context, inUse map[string]bool, all, dryRun 
 				continue
 			}
 			if err != nil {
-				errs = append(errs, err)
+				pruned.Failed = append(pruned.Failed, banger.EncodeError(&banger.Error{Op: "remove", Subject: item.Name, Err: err}, ""))
 				continue
 			}
 		}
 		pruned.Items = append(pruned.Items, item)
 		pruned.Bytes += item.Bytes
 	}
-	return pruned, errors.Join(errs...)
+	return pruned, nil
 }
 
 func (m *Manager) remove(ctx context.Context, item api.PrunedItem) error {

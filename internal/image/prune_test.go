@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,8 +108,8 @@ func TestPruneFailsInPart(t *testing.T) {
 		t.Error("CleanUp of a directory that can't be changed gave no error")
 	}
 	pruned, err := m.Prune(t.Context(), nil, false, false)
-	if diff := cmp.Diff([]string{"mine superseded"}, reasons(pruned)); diff != "" || err == nil {
-		t.Errorf("prune: %s, %v", diff, err)
+	if diff := cmp.Diff([]string{"mine superseded"}, reasons(pruned)); diff != "" || err != nil || len(pruned.Failed) != 1 || !strings.Contains(pruned.Failed[0].Message, "stuck") {
+		t.Errorf("prune: %s, %v, failed %v", diff, err, pruned.Failed)
 	}
 	if _, err := m.Get(first.Key); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("the superseded one: %v", err)

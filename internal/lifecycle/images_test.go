@@ -48,6 +48,12 @@ func TestChangedBase(t *testing.T) {
 	if _, err := w.Start(t.Context(), "user", nil); err != nil {
 		t.Errorf("Start when it is back: %v", err)
 	}
+	w.changed = &banger.Error{Kind: banger.ErrConflict, Err: errors.New("/mine.ext4 has changed")}
+	w.guestEnds(vm.ID, banger.ExitReboot)
+	w.await("the reboot to be refused", func() bool { return w.get("user").State == banger.StateError })
+	if vm = w.get("user"); !strings.Contains(vm.LastError, "/mine.ext4 has changed") {
+		t.Errorf("after a reboot on a changed base: %+v", vm)
+	}
 }
 
 func TestPruneAndShowImages(t *testing.T) {
