@@ -10,6 +10,7 @@ type Progress struct {
 	Detail  string        `json:"detail,omitempty"` // what it does right now
 	Bytes   int64         `json:"bytes,omitempty"`  // done so far
 	Total   int64         `json:"total,omitempty"`  // 0 when unknown
+	Notice  bool          `json:"notice,omitempty"` // Text is of no stage, and to be read
 	Done    bool          `json:"done,omitempty"`
 	Elapsed time.Duration `json:"elapsed_ns,omitempty"` // of a stage that is done
 }
@@ -22,6 +23,11 @@ func (f ProgressFunc) Begin(stage, text string) (end func()) {
 	start := time.Now()
 	f.Report(Progress{Stage: stage, Text: text})
 	return func() { f.Report(Progress{Stage: stage, Text: text, Done: true, Elapsed: time.Since(start)}) }
+}
+
+// Notice tells people something that they are to read, beside the stages.
+func (f ProgressFunc) Notice(stage, text string) {
+	f.Report(Progress{Stage: stage, Text: text, Notice: true})
 }
 
 // Report calls f unless it is nil.

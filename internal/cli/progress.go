@@ -62,6 +62,9 @@ func (p *plainProgress) report(e banger.Progress) {
 	before, begun := p.told[e.Stage]
 	now := p.now()
 	switch {
+	case e.Notice:
+		fmt.Fprintf(p.w, "%s: %s\n", escape(e.Stage), escape(e.Text))
+		return
 	case e.Done:
 		delete(p.told, e.Stage)
 		if e.Elapsed >= worthTelling || p.verbose {
@@ -120,6 +123,10 @@ func (p *liveProgress) report(e banger.Progress) {
 	}
 	i := slices.IndexFunc(p.active, func(s liveStage) bool { return s.last.Stage == e.Stage })
 	switch {
+	case e.Notice:
+		p.erase()
+		fmt.Fprintf(p.w, "  %-8s %s\n", escape(e.Stage), escape(e.Text))
+		p.draw()
 	case e.Done:
 		if i >= 0 {
 			p.active = slices.Delete(p.active, i, i+1)

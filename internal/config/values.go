@@ -58,8 +58,8 @@ func (c *Config) validate() error {
 			return fmt.Errorf("images.order: %q stands there twice", source)
 		}
 	}
-	if c.Images.MaxBytes < 1<<20 || c.Images.MaxEntries < 1 {
-		return errors.New("images.max_bytes and images.max_entries: want at least 1MiB and 1")
+	if c.Images.MaxBytes < 1<<20 || c.Images.MaxBytes > 64<<30 || c.Images.MaxEntries < 1 {
+		return errors.New("images.max_bytes and images.max_entries: want 1MiB to 64GiB, and at least 1")
 	}
 	if err := checkURL(c.Catalog.URL, "http", "https"); err != nil && !filepath.IsAbs(c.Catalog.URL) {
 		return fmt.Errorf("catalog.url: %w, or an absolute path", err)

@@ -39,7 +39,8 @@ const (
 	reportEvery = 4 << 20
 )
 
-var limits = tree.Limits{Entries: 4_000_000, Bytes: maxRootfs}
+// defaultLimits bound what an image may hold.
+var defaultLimits = tree.Limits{Entries: 4_000_000, Bytes: maxRootfs}
 
 // build makes and publishes an image. On error nothing is left.
 func (m *Manager) build(ctx context.Context, def definition, progress banger.ProgressFunc) (image banger.Image, err error) {
@@ -113,7 +114,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	count := &counter{r: io.TeeReader(reader, sum), report: func(n int64) {
 		progress.Report(banger.Progress{Stage: "image", Text: "building image " + def.Name, Detail: "writing the root file system", Bytes: n})
 	}}
-	_, writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, limits)), "", staging)
+	_, writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, m.Limits)), "", staging)
 	if writeErr == nil {
 		_, writeErr = io.Copy(io.Discard, count) // the tar's padding is part of the key, and mmdebstrap must not meet a closed pipe
 	}

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,9 +22,11 @@ import (
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/catalog"
+	"banger/internal/config"
 	"banger/internal/oci"
 	"banger/internal/share"
 	"banger/internal/statedir"
+	"banger/internal/tree"
 )
 
 // Config wires a Manager.
@@ -33,6 +34,10 @@ type Config struct {
 	Dir    statedir.Dir
 	Mirror string           // URL of the package mirror; empty: the definition's, or mmdebstrap's own
 	Now    func() time.Time // optional: time.Now
+	Limits tree.Limits      // what one image may hold; 0: 4 million entries, 64 GiB
+
+	Order    []config.Source // where an image that is not here is looked for; empty: packages alone
+	Registry string          // repository prefix under which images are looked for by name; empty: none
 
 	Catalog *catalog.Catalog // optional
 	// EnsureKernel gets the kernel that an image of the catalog names; optional.
@@ -59,37 +64,13 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Limits == (tree.Limits{}) {
+		cfg.Limits = defaultLimits
+	}
+	if len(cfg.Order) == 0 {
+		cfg.Order = []config.Source{config.FromPackages}
+	}
 	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs()), left: map[string]bool{}}
-}
-
-// Ensure gives the newest image of that name and builds it when there is none, as stage "image". Callers share one build; it ends
-// early when all of them have left.
-// Errors: ErrNotFound for an unknown name; ErrUnavailable without mirror, tool or disk space. Nothing is left behind then.
-func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
-	image, err := m.find(name)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return image, err
-	}
-	known, err := definitions()
-	if err != nil {
-		return banger.Image{}, err
-	}
-	def, ok := known[name]
-	if !ok {
-		return banger.Image{}, m.unknown(name, slices.Sorted(maps.Keys(known)))
-	}
-	if m.Mirror != "" {
-		def.Mirror = m.Mirror
-	}
-	return m.jobs.Do(ctx, "build image "+name, "build "+name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		end := progress.Begin("image", "building image "+name)
-		image, err := m.build(ctx, def, progress)
-		if err != nil {
-			return image, &banger.Error{Op: "build image", Subject: name, Err: err}
-		}
-		end()
-		return image, nil
-	})
 }
 
 func (m *Manager) unknown(name string, names []string) error {

@@ -28,11 +28,11 @@ func (m *Manager) Import(ctx context.Context, req api.ImportRequest, progress ba
 	p := plan{op: "import image " + req.Name, text: "importing image " + req.Name, image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel},
 		workSeed: req.WorkSeed}
 	return m.make(ctx, p, progress, func(staging statedir.ImageDir) (*source, error) {
-		report := func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: n}) }
+		o := opening{limits: m.Limits, staging: staging, report: func(n int64) { progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: n}) }}
 		if req.Rootfs {
-			return openRootfs(req.Path, report)
+			return openRootfs(req.Path, o)
 		}
-		return openSource(ctx, req.Path, staging, report)
+		return openSource(ctx, req.Path, o)
 	})
 }
 
@@ -41,6 +41,7 @@ type plan struct {
 	op, text string       // for errors, for progress
 	image    banger.Image // its name, kernel and boot kind, which may be empty: find out
 	workSeed string       // path; empty: the image's own
+	known    bool         // the name may be one of the definitions
 }
 
 func (p plan) validate() error {
@@ -50,7 +51,7 @@ func (p plan) validate() error {
 	if boot := p.image.Boot; boot != "" && boot != banger.BootAgent && boot != banger.BootSystem {
 		return banger.Invalidf("boot %q: want agent or system", boot)
 	}
-	if known, err := definitions(); err != nil || known[p.image.Name].Name != "" {
+	if known, err := definitions(); !p.known && (err != nil || known[p.image.Name].Name != "") {
 		return errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Err: errors.New("banger builds the image of that name itself"), Hint: "choose another name"})
 	}
 	return nil
@@ -99,7 +100,7 @@ func (m *Manager) fill(ctx context.Context, staging statedir.ImageDir, src *sour
 		}
 	}
 	init := &initFinder{}
-	seed, err := writeTree(ctx, image.Name, time.Unix(0, 0), init.watch(withoutRuntime(src.tree)), workSeed, staging)
+	seed, err := writeTree(ctx, image.Name, time.Unix(0, 0), init.watch(withoutRuntime(bounded(src.tree, m.Limits))), workSeed, staging)
 	if err != nil {
 		return err
 	}
@@ -160,6 +161,32 @@ func (m *Manager) publishNewest(staging statedir.ImageDir, image banger.Image) (
 	}
 	same.CreatedAt = image.CreatedAt
 	return same, writeManifest(m.Dir.Image(same.Key), same)
+}
+
+// bounded ends a tree that has more than limits: of one image, whatever it comes from.
+func bounded(src tree.Source, limits tree.Limits) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
+		entries, bytes := 0, int64(0)
+		for e, err := range src {
+			if err == nil {
+				entries++
+				bytes += e.Size
+			}
+			switch {
+			case entries > limits.Entries:
+				e, err = tree.Entry{}, tooMuch(fmt.Sprintf("more than %d entries", limits.Entries), "images.max_entries")
+			case bytes > limits.Bytes:
+				e, err = tree.Entry{}, tooMuch("more than "+banger.FormatSize(limits.Bytes)+" of files", "images.max_bytes")
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func tooMuch(what, key string) error {
+	return &banger.Error{Kind: banger.ErrInvalid, Err: errors.New(what), Hint: "if that is meant: " + key + " in the configuration"}
 }
 
 // withoutRuntime leaves out what the guest's kernel makes, an id that each machine has to itself, and times that tell when

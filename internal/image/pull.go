@@ -25,6 +25,11 @@ func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger
 	if image, found, err := m.pullNamed(ctx, req, progress); found || err != nil {
 		return image, err
 	}
+	return m.pull(ctx, req, false, progress)
+}
+
+// pull makes an image of what a registry has. A known image has a name that banger builds itself.
+func (m *Manager) pull(ctx context.Context, req api.PullRequest, known bool, progress banger.ProgressFunc) (banger.Image, error) {
 	var options []imageref.Option
 	if req.Insecure {
 		options = append(options, imageref.Insecure)
@@ -41,12 +46,12 @@ func (m *Manager) Pull(ctx context.Context, req api.PullRequest, progress banger
 	if req.Name == "" {
 		req.Name = nameOf(ref)
 	}
-	p := plan{op: "pull image " + ref.String(), text: "pulling image " + ref.String(), image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel}}
+	p := plan{known: known, op: "pull image " + ref.String(), text: "pulling image " + ref.String(), image: banger.Image{Name: req.Name, Boot: req.Boot, Kernel: req.Kernel}}
 	if err := p.validate(); err != nil {
 		return banger.Image{}, &banger.Error{Op: p.op, Err: err}
 	}
 	return m.jobs.Do(ctx, p.op, fmt.Sprintf("%s %+v", p.op, req), progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		opts := oci.Options{Limits: limits, Report: func(done, total int64) {
+		opts := oci.Options{Limits: m.Limits, Report: func(done, total int64) {
 			progress.Report(banger.Progress{Stage: "image", Text: p.text, Bytes: done, Total: total})
 		}}
 		var img *oci.Image

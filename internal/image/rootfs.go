@@ -13,22 +13,19 @@ import (
 )
 
 // openRootfs takes the tree of an ext4 image. It must not change meanwhile.
-func openRootfs(path string, report func(int64)) (*source, error) {
+func openRootfs(path string, o opening) (*source, error) {
 	img, err := hostimage.Open(path)
 	if err != nil {
 		return nil, about(path, err)
 	}
-	return &source{tree: bounded(img.Source("."), limits, report), from: "ext4 image " + path, closers: []func() error{img.Unchanged, img.Close}}, nil
+	return &source{tree: reported(img.Source("."), o.report), from: "ext4 image " + path, closers: []func() error{img.Unchanged, img.Close}}, nil
 }
 
-// bounded ends a tree that has more than limits, and reports the bytes so far.
-func bounded(src tree.Source, limits tree.Limits, report func(int64)) tree.Source {
+// reported reports the bytes of the files so far.
+func reported(src tree.Source, report func(int64)) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		entries, bytes, told := 0, int64(0), int64(0)
+		bytes, told := int64(0), int64(0)
 		for e, err := range src {
-			if entries++; err == nil && entries > limits.Entries {
-				e, err = tree.Entry{}, banger.Invalidf("more than %d entries", limits.Entries)
-			}
 			if !yield(e, err) || err != nil {
 				return
 			}

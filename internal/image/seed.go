@@ -104,7 +104,7 @@ func openWorkSeed(ctx context.Context, path string) (src tree.Source, done func(
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
-	return tree.FromTar(stream, limits), func() error { return errors.Join(closer(), file.Close()) }, nil
+	return tree.FromTar(stream, defaultLimits), func() error { return errors.Join(closer(), file.Close()) }, nil
 }
 
 // contextReader reads until the context ends.

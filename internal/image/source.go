@@ -18,8 +18,15 @@ import (
 	"banger/internal/tree"
 )
 
-// openSource finds out what lies at path. report is told how many bytes have been read.
-func openSource(ctx context.Context, path string, staging statedir.ImageDir, report func(int64)) (*source, error) {
+// opening says how a source is opened.
+type opening struct {
+	limits  tree.Limits
+	staging statedir.ImageDir // where an archive is spooled
+	report  func(read int64)
+}
+
+// openSource finds out what lies at path.
+func openSource(ctx context.Context, path string, o opening) (*source, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -27,7 +34,7 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return openDirectory(ctx, path, staging, report)
+		return openDirectory(ctx, path, o)
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -35,19 +42,19 @@ func openSource(ctx context.Context, path string, staging statedir.ImageDir, rep
 	}
 	if info.Mode().IsRegular() && hostimage.Is(file) {
 		file.Close()
-		return openRootfs(path, report)
+		return openRootfs(path, o)
 	}
 	stop := context.AfterFunc(ctx, func() { file.SetReadDeadline(time.Unix(1, 0)) }) // a pipe may have nothing to give
 	src := &source{closers: []func() error{file.Close, func() error { stop(); return nil }}}
-	if err := src.openFile(ctx, &counter{r: file, report: report}, path, staging); err != nil {
+	if err := src.openFile(ctx, &counter{r: file, report: o.report}, path, o); err != nil {
 		return nil, errors.Join(err, src.close())
 	}
 	return src, nil
 }
 
-func openDirectory(ctx context.Context, path string, staging statedir.ImageDir, report func(int64)) (*source, error) {
+func openDirectory(ctx context.Context, path string, o opening) (*source, error) {
 	if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
-		img, err := oci.OpenLayout(ctx, path, options(report, staging))
+		img, err := oci.OpenLayout(ctx, path, o.oci())
 		if err != nil {
 			return nil, err
 		}
@@ -60,11 +67,11 @@ func openDirectory(ctx context.Context, path string, staging statedir.ImageDir, 
 	if len(entries) == 0 {
 		return nil, notImage(path, "an empty directory")
 	}
-	return &source{tree: mine(tree.FromDir(path)), from: "directory " + path}, nil
+	return &source{tree: mine(reported(tree.FromDir(path), o.report)), from: "directory " + path}, nil
 }
 
-func options(report func(int64), staging statedir.ImageDir) oci.Options {
-	return oci.Options{Limits: limits, Spool: staging.Path, Report: func(done, _ int64) { report(done) }}
+func (o opening) oci() oci.Options {
+	return oci.Options{Limits: o.limits, Spool: o.staging.Path, Report: func(done, _ int64) { o.report(done) }}
 }
 
 // mine gives root what belongs to the user who imports: in the image that user is nobody.
@@ -81,7 +88,7 @@ func mine(src tree.Source) tree.Source {
 	})
 }
 
-func (s *source) openFile(ctx context.Context, r *counter, path string, staging statedir.ImageDir) error {
+func (s *source) openFile(ctx context.Context, r *counter, path string, o opening) error {
 	stream, closer, err := oci.Unpack(r)
 	if err != nil {
 		return banger.Invalidf("%s: %w", path, err)
@@ -98,17 +105,17 @@ func (s *source) openFile(ctx context.Context, r *counter, path string, staging 
 	case len(head) < tarBlock, err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // that of an entry with a long name: the rest was not looked at
 		return notTar(path, r.r)
 	case first != nil && oci.IsArchive(first.Name):
-		return s.openArchive(ctx, stream, r.report, path, staging)
+		return s.openArchive(ctx, stream, path, o)
 	}
 	s.from = "tar " + path
-	s.tree = drained(tree.FromTar(stream, limits), stream)
+	s.tree = drained(tree.FromTar(stream, o.limits), stream)
 	return nil
 }
 
 // openArchive keeps the archive in the staging directory as long as it is read: that is done out of order.
-func (s *source) openArchive(ctx context.Context, stream io.Reader, report func(int64), path string, staging statedir.ImageDir) error {
-	s.spool = filepath.Join(staging.Path, "spool")
-	img, err := oci.OpenArchive(ctx, stream, s.spool, options(report, staging))
+func (s *source) openArchive(ctx context.Context, stream io.Reader, path string, o opening) error {
+	s.spool = filepath.Join(o.staging.Path, "spool")
+	img, err := oci.OpenArchive(ctx, stream, s.spool, o.oci())
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -66,15 +66,11 @@ func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
 				r.close()
 			}
 		}()
-		left := opts.Limits.Entries
 		for i, l := range layers {
 			for len(started) < min(i+1+ahead, len(layers)) {
 				started = append(started, layers[len(started)].start(ctx, opts.Spool))
 			}
 			for e, err := range l.entries(started[i], opts.Limits) {
-				if left--; left < 0 && err == nil {
-					err = banger.Invalidf("more than %d files in all layers", opts.Limits.Entries)
-				}
 				if !yield(e, err) || err != nil {
 					return
 				}

@@ -35,7 +35,7 @@ const (
 
 // Options say how an image is read.
 type Options struct {
-	Limits tree.Limits             // of each layer's tar; of entries also in all
+	Limits tree.Limits             // of each layer's tar
 	Spool  string                  // a directory for files without a name, of layers that are unpacked before their turn
 	Report func(done, total int64) // how many bytes of the layers, as they are stored, have been read; total is 0 when it is not known
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -73,9 +74,16 @@ func (r *Registries) Open(ctx context.Context, ref name.Reference, insecure bool
 	return img, nil
 }
 
+// mayMend tells whether a request is worth repeating: a registry that is not there is told at once.
+func mayMend(err error) bool {
+	dial, ok := errors.AsType[*net.OpError](err)
+	return banger.KindName(err) == "internal" && (!ok || dial.Op != "dial") && !errors.Is(err, context.Canceled)
+}
+
 // find gives the image for this platform.
 func find(ctx context.Context, ref name.Reference, auth authn.Authenticator, base http.RoundTripper) (v1.Image, error) {
-	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuth(auth), remote.WithUserAgent(userAgent), remote.WithTransport(base))
+	d, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuth(auth), remote.WithUserAgent(userAgent), remote.WithTransport(base),
+		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 3, Steps: 3}), remote.WithRetryPredicate(mayMend))
 	switch {
 	case err != nil:
 		return nil, err

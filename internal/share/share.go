@@ -93,7 +93,9 @@ func (g *Group[T]) run(ctx context.Context, key string, j *job[T], work func(con
 // tell reports to everyone who waits.
 func (g *Group[T]) tell(j *job[T], p banger.Progress) {
 	g.mu.Lock()
-	j.last = p
+	if !p.Notice {
+		j.last = p
+	}
 	waiting := slices.Collect(maps.Values(j.waiting))
 	g.mu.Unlock()
 	for _, progress := range waiting {

@@ -1,0 +1,149 @@
+package image
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/config"
+	"banger/internal/testenv"
+	"banger/internal/tree"
+)
+
+// An image that is not here comes from the first way that has it; what fails before is told.
+func TestEnsureTakesTheFirstWay(t *testing.T) {
+	good := serveRegistry(t, nil)
+	push(t, good+"/team/"+name, imageOf(t, "amd64", tarOf(t, rootEntries()...)))
+	push(t, good+"/team/other", imageOf(t, "amd64", tarOf(t, rootEntries()...)))
+	catalog, _, _, _ := publishApp(t, "")
+	all := []config.Source{config.FromCatalog, config.FromRegistry, config.FromPackages}
+	const down = "127.0.0.1:1/team"
+	for what, tc := range map[string]struct {
+		image, catalog, registry string
+		order                    []config.Source
+		builds                   bool
+		source                   string // of what comes
+		notices                  []string
+	}{
+		"the catalog":              {"app", catalog, good + "/team", all, true, "catalog " + catalog, nil},
+		"the registry, no catalog": {name, "", good + "/team", all, true, good + "/team/" + name + "", nil},
+		"the registry has it":      {name, catalog, good + "/team", all, true, good + "/team/" + name + "", []string{"the catalog: "}},
+		"the registry has more":    {"other", catalog, good + "/team", all, true, good + "/team/other", []string{"the catalog: "}},
+		"packages":                 {name, catalog, down, all, true, "packages debian:", []string{"the catalog: ", "the registry: "}},
+		"packages first":           {name, catalog, good + "/team", []config.Source{config.FromPackages, config.FromRegistry}, true, "packages debian:", nil},
+		"no packages":              {name, "", good + "/team", []config.Source{config.FromPackages, config.FromRegistry}, false, good + "/team/" + name, []string{"the packages: "}},
+		"nothing is configured":    {name, "", "", all, true, "packages debian:", nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			script := "echo broken >&2; exit 1"
+			if tc.builds {
+				script = "cat " + rootTar(t)
+			}
+			reader := newReader(t, tc.catalog) // before the other, whose mmdebstrap is to be found
+			m := newManager(t, script)
+			m.Catalog = reader.Catalog
+			m.Order, m.Registry = tc.order, tc.registry
+			var notices []string
+			image, err := m.Ensure(t.Context(), tc.image, func(p banger.Progress) {
+				if p.Notice {
+					notices = append(notices, p.Text)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if image.Name != tc.image || !strings.HasPrefix(image.Source, tc.source) {
+				t.Errorf("%s from %q, want %q", image.Name, image.Source, tc.source)
+			}
+			if !slices.EqualFunc(notices, tc.notices, strings.Contains) {
+				t.Errorf("notices %q, want %q", notices, tc.notices)
+			}
+			if again, err := m.Ensure(t.Context(), tc.image, func(p banger.Progress) { t.Errorf("progress %+v", p) }); err != nil || again.Key != image.Key {
+				t.Errorf("again: %s, %v", again.Key, err)
+			}
+		})
+	}
+}
+
+// When no way gives the image, the error names each with its reason.
+func TestEnsureFails(t *testing.T) {
+	broken := serveRegistry(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	})
+	all := []config.Source{config.FromCatalog, config.FromRegistry, config.FromPackages}
+	for what, tc := range map[string]struct {
+		image, catalog, registry string
+		order                    []config.Source
+		want                     error
+		texts                    []string
+	}{
+		"all fail":       {name, "/nowhere/index.json", broken + "/team", all, banger.ErrUnavailable, []string{"the catalog: ", "/nowhere", "the registry: ", "403", "the packages: ", "broken"}},
+		"not configured": {name, "", "", all, banger.ErrUnavailable, []string{"catalog.url", "images.registry", "broken"}},
+		"packages alone": {name, "", "", nil, banger.ErrUnavailable, []string{"build image " + name, "broken"}},
+		"no packages":    {"other", "", broken + "/team", all, banger.ErrUnavailable, []string{"403", "no definition has this name"}},
+		"unknown":        {"debian-bokworm-slim", "", "", all, banger.ErrNotFound, []string{`"debian-bokworm-slim"`}},
+		"no name":        {"a/b", "", broken + "/team", all, banger.ErrNotFound, []string{`"a/b"`}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			reader := newReader(t, tc.catalog)
+			m := newManager(t, "echo broken >&2; exit 1")
+			m.Catalog = reader.Catalog
+			m.Registry = tc.registry
+			if tc.order != nil {
+				m.Order = tc.order
+			}
+			_, err := m.Ensure(t.Context(), tc.image, nil)
+			if !errors.Is(err, tc.want) || banger.HintOf(err) == "" {
+				t.Fatalf("Ensure: %v (hint %q), want %v", err, banger.HintOf(err), tc.want)
+			}
+			for _, text := range tc.texts {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("%q is not in: %v", text, err)
+				}
+			}
+			wantNothing(t, m)
+		})
+	}
+}
+
+// The configured bounds hold for every way.
+func TestLimits(t *testing.T) {
+	dir := t.TempDir()
+	var layers [2][]tree.Entry
+	for i := range 100 {
+		path, content := strings.Repeat("x", i+1), strings.Repeat("y", 1000)
+		layers[i%2] = append(layers[i%2], text(path, content))
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tars := [][]byte{tarOf(t, layers[0]...), tarOf(t, layers[1]...)}
+	img := imageOf(t, "amd64", tars...)
+	host := serveRegistry(t, nil)
+	push(t, host+"/app:1", img)
+	plain := filepath.Join(t.TempDir(), "plain.tar")
+	testenv.Run(t, "tar", "-C", dir, "-cf", plain, ".")
+	ext4 := testenv.Mke2fs(t, 4<<20, "-d", dir)
+	for _, limits := range []struct {
+		entries int
+		bytes   int64
+	}{{80, 1 << 30}, {1 << 20, 50_000}} {
+		m := newManager(t, "exit 1")
+		m.Limits.Entries, m.Limits.Bytes = limits.entries, limits.bytes
+		for _, path := range []string{plain, layoutOf(t, img), dir, ext4} {
+			if _, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: path}, nil); !errors.Is(err, banger.ErrInvalid) {
+				t.Errorf("%+v, %s: %v", limits, path, err)
+			}
+		}
+		if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, banger.ErrInvalid) {
+			t.Errorf("%+v: pull: %v", limits, err)
+		}
+		wantNothing(t, m)
+	}
+}
