@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -74,10 +75,16 @@ func (r *Registries) Open(ctx context.Context, ref name.Reference, insecure bool
 	return img, nil
 }
 
-// mayMend tells whether a request is worth repeating: a registry that is not there is told at once.
+// mayMend tells whether a request is worth repeating. A registry that is not there is told at once.
 func mayMend(err error) bool {
-	dial, ok := errors.AsType[*net.OpError](err)
-	return banger.KindName(err) == "internal" && (!ok || dial.Op != "dial") && !errors.Is(err, context.Canceled)
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+		return false
+	}
+	temporary, ok := errors.AsType[interface {
+		error
+		Temporary() bool
+	}](err)
+	return ok && temporary.Temporary() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // find gives the image for this platform.
