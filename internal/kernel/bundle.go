@@ -35,17 +35,16 @@ const (
 var bundleParts = []published.Part{{Name: bundleManifest, MaxBytes: maxManifest}, {Name: bundleVmlinux, MaxBytes: maxVmlinux}, {Name: bundleModules, MaxBytes: maxModulesImage},
 	{Name: bundleBootModules + "/*.ko", MaxBytes: maxModule}}
 
-// obtain gets a kernel that is not there: from the catalog, or, the default one, by fetch. The caller has the claim on the name.
+// obtain gets a kernel that is not there: from the catalog, or else, the default one, by fetch. The caller has the claim on the name.
 func (m *Manager) obtain(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
 	kernel, err := m.fromCatalog(ctx, name, progress)
-	if name != DefaultName || !errors.Is(err, banger.ErrNotFound) && !errors.Is(err, banger.ErrUnavailable) || ctx.Err() != nil {
+	if err == nil || name != DefaultName || ctx.Err() != nil {
 		return kernel, err
 	}
-	kernel, fetchErr := m.fetch(ctx, name, progress)
-	if fetchErr != nil && errors.Is(err, banger.ErrUnavailable) {
-		fetchErr = fmt.Errorf("%w; %v", fetchErr, err)
+	if !errors.Is(err, banger.ErrNotFound) {
+		progress.Notice("kernel", fmt.Sprintf("%s does not come from the catalog: %v", name, err))
 	}
-	return kernel, fetchErr
+	return m.fetch(ctx, name, progress)
 }
 
 // fromCatalog makes the kernel that the catalog has under a name. Errors: ErrNotFound when there is no catalog, or no such kernel in it;

@@ -69,8 +69,8 @@ type manifest struct {
 	BootModules []string `json:"boot_modules"` // names, in load order
 }
 
-// Ensure gives the kernel of that name. One that is not there comes from the catalog, and DefaultName, when the catalog does not have it,
-// is fetched, as stage "kernel"; callers share one doing, which ends early when all of them have left.
+// Ensure gives the kernel of that name. One that is not there comes from the catalog, and DefaultName, when it does not come from there, is
+// fetched, as stage "kernel"; callers share one doing, which ends early when all of them have left.
 // Errors: ErrNotFound for an unknown name; ErrUnavailable without mirror or disk space, ErrRefused for a mirror that is not signed
 // as it has to be. Nothing is left behind then.
 func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {

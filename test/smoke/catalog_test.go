@@ -53,6 +53,12 @@ func TestPublishedImageBoots(t *testing.T) {
 	if out := w.Must("vm", "run", "--rm", "--", "sh", "-c", "echo $((6 * 7))"); out != "42\n" {
 		t.Errorf("the machine printed %q", out)
 	}
+	w.Must("image", "delete", images[0].Name)
+	r = w.Run("vm", "run", "--rm", "--", "echo", "again") // the default image is looked for there too
+	wantStatus(t, r, 0)
+	if r.Stdout != "again\n" || !strings.Contains(r.Stderr, "from the catalog "+server.URL) {
+		t.Errorf("the machine printed %q, and banger %s", r.Stdout, r.Stderr)
+	}
 	w.Must("daemon", "stop")
 	configure(t, w, fmt.Sprintf("[catalog]\nurl = %q\nkeys = [%q]\n", server.URL, strings.TrimSpace(publisher.Must("catalog", "keygen", key+"2"))))
 	if r := w.Run("image", "pull", images[0].Name); r.Status != 6 || !strings.Contains(r.Stderr, "not known here") {
