@@ -28,7 +28,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	f.cmd = cmd
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "`name` of the VM (default: one is made up)")
-	flags.StringVar(&f.image, "image", "", "`image` to make it from (see: banger image list)")
+	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
 	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
 	flags.IntVar(&f.vcpu, "vcpu", 0, "`number` of virtual processors (default: by this computer)")
 	flags.Var(&f.memory, "memory", "memory: MiB, or with a unit: 2G (default: by this computer)")

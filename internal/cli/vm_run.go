@@ -138,6 +138,11 @@ func (a *app) ownCommand(ctx context.Context, image string, args []string, dir s
 	}
 	defer c.Close()
 	found, err := c.ShowImage(ctx, image)
+	if errors.Is(err, banger.ErrNotFound) && strings.ContainsAny(image, ":/@") {
+		show, end := a.progress()
+		found.Image, err = c.PullImage(ctx, api.PullRequest{Ref: image}, show)
+		end()
+	}
 	if err != nil {
 		return nil, "", streamError{err}
 	}

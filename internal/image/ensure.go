@@ -9,18 +9,23 @@ import (
 	"slices"
 	"strings"
 
+	imageref "github.com/google/go-containerregistry/pkg/name"
+
 	"banger"
 	"banger/internal/api"
 	"banger/internal/config"
 )
 
-// Ensure gives the newest image of that name. When there is none it is looked for in the catalog and the registry and built from packages, in
+// Ensure gives the newest image of that name, or the newest that was pulled by that reference of a registry. When there is none a reference is pulled; a name is looked for in the catalog and the registry and built from packages, in
 // the configured order, as stage "image"; what fails is told as a notice. Callers share the work; it ends early when all of them have left.
 // Errors: ErrNotFound for a name that nobody has; that of the only way; ErrUnavailable with what every way says. Nothing is left behind then.
 func (m *Manager) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
 	image, err := m.find(name)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return image, err
+	}
+	if isReference(name) {
+		return m.pull(ctx, api.PullRequest{Ref: name}, false, progress)
 	}
 	if err := banger.ValidateImageName(name); err != nil {
 		return image, m.unknown(name, nil)
@@ -49,6 +54,18 @@ func (m *Manager) Ensure(ctx context.Context, name string, progress banger.Progr
 		return image, m.unknown(name, slices.Sorted(maps.Keys(known)))
 	}
 	return image, noWay(name, tried)
+}
+
+// isReference tells what can only be a reference of a registry from names of images.
+func isReference(name string) bool {
+	_, err := imageref.ParseReference(name)
+	return err == nil && strings.ContainsAny(name, ":/@")
+}
+
+func sameReference(a, b string) bool {
+	one, err := imageref.ParseReference(a)
+	two, err2 := imageref.ParseReference(b)
+	return err == nil && err2 == nil && one.Name() == two.Name()
 }
 
 // way is one way to get an image.

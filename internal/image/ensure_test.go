@@ -71,6 +71,32 @@ func TestEnsureTakesTheFirstWay(t *testing.T) {
 	}
 }
 
+// A reference is pulled once; another name that it has then is of no matter.
+func TestEnsureOfReference(t *testing.T) {
+	asked := 0
+	host := serveRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				asked++
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	push(t, host+"/team/app:1", imageOf(t, "amd64", tarOf(t, rootEntries()...)))
+	m := newManager(t, "exit 1")
+	image, err := m.Ensure(t.Context(), host+"/team/app:1", nil)
+	if err != nil || image.Name != "app-1" {
+		t.Fatalf("Ensure = %+v, %v", image, err)
+	}
+	asked = 0
+	if again, err := m.Ensure(t.Context(), host+"/team/app:1", nil); err != nil || again.Key != image.Key || asked != 0 {
+		t.Errorf("again: %s, %v; the registry was asked %d times", again.Key, err, asked)
+	}
+	if _, err := m.Ensure(t.Context(), host+"/team/app:2", nil); !errors.Is(err, banger.ErrNotFound) {
+		t.Errorf("another tag: %v", err)
+	}
+}
+
 // When no way gives the image, the error names each with its reason.
 func TestEnsureFails(t *testing.T) {
 	broken := serveRegistry(t, func(http.Handler) http.Handler {
@@ -88,7 +114,8 @@ func TestEnsureFails(t *testing.T) {
 		"packages alone": {name, "", "", nil, banger.ErrUnavailable, []string{"build image " + name, "broken"}},
 		"no packages":    {"other", "", broken + "/team", all, banger.ErrUnavailable, []string{"403", "no definition has this name"}},
 		"unknown":        {"debian-bokworm-slim", "", "", all, banger.ErrNotFound, []string{`"debian-bokworm-slim"`}},
-		"no name":        {"a/b", "", broken + "/team", all, banger.ErrNotFound, []string{`"a/b"`}},
+		"no name":        {"-b", "", broken + "/team", all, banger.ErrNotFound, []string{`"-b"`}},
+		"a reference":    {broken + "/b:1", "", "", all, banger.ErrRefused, []string{"403", broken + "/b:1"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			reader := newReader(t, tc.catalog)
@@ -99,7 +126,7 @@ func TestEnsureFails(t *testing.T) {
 				m.Order = tc.order
 			}
 			_, err := m.Ensure(t.Context(), tc.image, nil)
-			if !errors.Is(err, tc.want) || banger.HintOf(err) == "" {
+			if !errors.Is(err, tc.want) || banger.HintOf(err) == "" && tc.want != banger.ErrNotFound {
 				t.Fatalf("Ensure: %v (hint %q), want %v", err, banger.HintOf(err), tc.want)
 			}
 			for _, text := range tc.texts {

@@ -17,8 +17,6 @@ import (
 	"sync"
 	"time"
 
-	imageref "github.com/google/go-containerregistry/pkg/name"
-
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/catalog"
@@ -81,20 +79,26 @@ func (m *Manager) unknown(name string, names []string) error {
 	}
 	slices.Sort(names)
 	hint := banger.DidYouMean(name, slices.Compact(names))
-	if _, err := imageref.ParseReference(name); err == nil && strings.ContainsAny(name, ":/") {
+	if known, err := definitions(); err == nil && known[name].Name != "" {
+		hint = "the first vm run with it builds it"
+	} else if isReference(name) {
 		hint = "to get it from its registry: banger image pull " + name
 	}
 	return &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: fmt.Sprintf("%q", name), Hint: hint}
 }
 
-// find gives the newest image of a name. Errors: fs.ErrNotExist.
+// find gives the newest image of a name, or the newest that came from a registry by this reference. Errors: fs.ErrNotExist.
 func (m *Manager) find(name string) (banger.Image, error) {
 	images, err := m.List()
 	if err != nil {
 		return banger.Image{}, err
 	}
+	is := func(image banger.Image) bool { return image.Name == name }
+	if isReference(name) {
+		is = func(image banger.Image) bool { return sameReference(image.Source, name) }
+	}
 	for _, image := range slices.Backward(images) {
-		if image.Name == name {
+		if is(image) {
 			return image, nil
 		}
 	}

@@ -250,8 +250,11 @@ func TestUnknownName(t *testing.T) {
 	if !errors.Is(err, banger.ErrNotFound) || banger.HintOf(err) != "did you mean "+name+"?" {
 		t.Errorf("Ensure = %v (hint %q), want not found with the near name", err, banger.HintOf(err))
 	}
-	if _, err := m.Ensure(t.Context(), "alpine:3", nil); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "image pull alpine:3") {
-		t.Errorf("Ensure of a reference = %v (hint %q)", err, banger.HintOf(err))
+	if _, err := m.Resolve("alpine:3"); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "image pull alpine:3") {
+		t.Errorf("Resolve of a reference = %v (hint %q)", err, banger.HintOf(err))
+	}
+	if _, err := m.Resolve(name); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "vm run") {
+		t.Errorf("Resolve of a definition = %v (hint %q)", err, banger.HintOf(err))
 	}
 	for _, key := range []string{"", "../x", strings.Repeat("a", 63), strings.Repeat("g", 64)} {
 		if _, err := m.Get(key); !errors.Is(err, banger.ErrInvalid) {

@@ -190,7 +190,11 @@ func (m *Manager) unknown(name string) error {
 		}
 	}
 	slices.Sort(names)
-	return &banger.Error{Kind: banger.ErrNotFound, Op: "kernel", Subject: fmt.Sprintf("%q", name), Hint: banger.DidYouMean(name, slices.Compact(names))}
+	hint := banger.DidYouMean(name, slices.Compact(names))
+	if name == DefaultName {
+		hint = "it has not been fetched yet: banger kernel pull " + name
+	}
+	return &banger.Error{Kind: banger.ErrNotFound, Op: "kernel", Subject: fmt.Sprintf("%q", name), Hint: hint}
 }
 
 // List gives every kernel by name. A damaged one is left out: whoever needs it is told.
