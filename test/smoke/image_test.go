@@ -122,6 +122,9 @@ func TestPulledImageBoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if out := w.Must("vm", "run", "--rm", "--image", ref, "--oci-cmd"); out != "image 1000 /work [default] <nil>\n" {
+		t.Errorf("the command of an image that had to be pulled printed %q", out)
+	}
 	if out := w.Must("image", "pull", ref); out != "hello-1\n" {
 		t.Errorf("image pull printed %q", out)
 	}
