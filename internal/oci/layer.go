@@ -20,10 +20,18 @@ type layer struct {
 	open   func(ctx context.Context) (io.ReadCloser, error) // as stored, packed or not
 }
 
-// start opens a layer and unpacks it ahead of its reader. The caller closes what it gives.
-func (l layer) start(ctx context.Context, spool string) *aheadReader {
+// unpacking is a layer that is unpacked and hashed ahead of its reader.
+type unpacking struct {
+	layer
+	*aheadReader
+	sum hash.Hash // of the content, complete at its end
+}
+
+// start begins to unpack. The caller closes what it gives.
+func (l layer) start(ctx context.Context, spool string) unpacking {
 	ctx, cancel := context.WithCancel(ctx)
-	return readAhead(spool, cancel, func() (io.Reader, func(), error) {
+	sum := sha256.New()
+	return unpacking{l, readAhead(spool, cancel, func() (io.Reader, func(), error) {
 		stored, err := l.open(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -33,44 +41,53 @@ func (l layer) start(ctx context.Context, spool string) *aheadReader {
 			stored.Close()
 			return nil, nil, err
 		}
-		return content, func() { closer(); stored.Close() }, nil
-	})
+		return io.TeeReader(content, sum), func() { closer(); stored.Close() }, nil
+	}), sum}
 }
 
 // entries gives a layer's entries and then checks that its content has its digest.
-func (l layer) entries(content io.Reader, limits tree.Limits) tree.Source {
+func (u unpacking) entries(limits tree.Limits) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		sum := sha256.New()
-		stream := io.TeeReader(content, sum)
-		for e, err := range tree.FromLayer(stream, limits) {
+		for e, err := range tree.FromLayer(u, limits) {
 			if err != nil {
-				err = fmt.Errorf("layer %s: %w", l.name, err)
+				err = fmt.Errorf("layer %s: %w", u.name, err)
 			}
 			if !yield(e, err) || err != nil {
 				return
 			}
 		}
-		if err := sameDigest(stream, sum, l.diffID); err != nil {
-			yield(tree.Entry{}, fmt.Errorf("layer %s: %w", l.name, err))
+		if err := u.check(); err != nil {
+			yield(tree.Entry{}, fmt.Errorf("layer %s: %w", u.name, err))
 		}
 	}
+}
+
+// check reads what is left and compares digests.
+func (u unpacking) check() error {
+	if _, err := io.Copy(io.Discard, u); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(u.sum.Sum(nil)); got != u.diffID {
+		return fmt.Errorf("%w: its content has digest sha256:%s, want sha256:%s", banger.ErrCorrupt, got, u.diffID)
+	}
+	return nil
 }
 
 // merged gives the entries of all layers, the lowest first. While one is read the next are unpacked.
 func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		ahead := max(runtime.GOMAXPROCS(0)-1, 1)
-		started := make([]*aheadReader, 0, len(layers))
+		ahead := runtime.GOMAXPROCS(0)
+		started := make([]unpacking, 0, len(layers))
 		defer func() {
 			for _, r := range started {
 				r.close()
 			}
 		}()
-		for i, l := range layers {
+		for i := range layers {
 			for len(started) < min(i+1+ahead, len(layers)) {
 				started = append(started, layers[len(started)].start(ctx, opts.Spool))
 			}
-			for e, err := range l.entries(started[i], opts.Limits) {
+			for e, err := range started[i].entries(opts.Limits) {
 				if !yield(e, err) || err != nil {
 					return
 				}
@@ -78,14 +95,4 @@ func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
 			started[i].close()
 		}
 	}
-}
-
-func sameDigest(rest io.Reader, sum hash.Hash, want string) error {
-	if _, err := io.Copy(io.Discard, rest); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return fmt.Errorf("%w: its content has digest sha256:%s, want sha256:%s", banger.ErrCorrupt, got, want)
-	}
-	return nil
 }
