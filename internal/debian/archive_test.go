@@ -221,8 +221,8 @@ func TestFindSlow(t *testing.T) {
 		})
 		a := newArchive(t, m)
 		a.Idle = 50 * time.Millisecond
-		if _, err := a.Find(t.Context(), t.TempDir(), isKernel, noReport); !errors.Is(err, banger.ErrUnavailable) {
-			t.Errorf("%s: Find = %v, want unavailable", path, err)
+		if _, err := a.Find(t.Context(), t.TempDir(), isKernel, noReport); !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(err.Error(), "gave nothing for 50ms") {
+			t.Errorf("%s: Find = %v, want unavailable and why", path, err)
 		}
 		close(ended)
 	}

@@ -159,14 +159,19 @@ func isFinal(err error) bool {
 }
 
 // attempt reads what one answer gives.
-func (c Client) attempt(ctx context.Context, t *transfer) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (c Client) attempt(ctx context.Context, t *transfer) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // says more
+		}
+		cancel(nil)
+	}()
 	idle := c.Idle
 	if idle == 0 {
 		idle = defaultIdle
 	}
-	timer := time.AfterFunc(idle, cancel)
+	timer := time.AfterFunc(idle, func() { cancel(fmt.Errorf("the server gave nothing for %s", idle)) })
 	defer timer.Stop()
 	body, err := c.ask(ctx, t)
 	if err != nil {
