@@ -3,6 +3,8 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -131,6 +133,56 @@ func TestRealArchive(t *testing.T) {
 	if served, size := archive.Served.Load(), int64(len(deb)); served > size+size/10 {
 		t.Errorf("%d bytes were served for a package of %d", served, size)
 	}
+}
+
+// TestRealSignatures serves what Debian has signed, as apt has it, and trusts the keys that banger ships.
+func TestRealSignatures(t *testing.T) {
+	_, kernel := realKernel(t)
+	control, deb := testenv.AptDownload(t, kernel.Source)
+	archive := testenv.NewMirror(t)
+	m := newManager(t, "", "")
+	m.Mirror, m.Keyring = archive.URL, ""
+	var newest time.Time
+	m.Now = func() time.Time { return newest.Add(time.Hour) } // old lists are good enough here
+	for suite, base := range map[string]string{"bookworm": "", "bookworm-security": "/debian-security/"} {
+		release, made := aptList(t, suite+"_InRelease")
+		packages, _ := aptList(t, suite+"_main_binary-amd64_Packages")
+		archive.Put(base+"dists/"+suite+"/InRelease", release)
+		archive.Put(base+"dists/"+suite+"/main/binary-amd64/Packages", packages)
+		if made.After(newest) {
+			newest = made
+		}
+		sum := sha256.Sum256(deb)
+		if at := bytes.Index(packages, []byte(hex.EncodeToString(sum[:]))); at >= 0 {
+			file := packages[bytes.LastIndex(packages[:at], []byte("\nFilename: ")):]
+			file, _, _ = bytes.Cut(bytes.TrimPrefix(file, []byte("\nFilename: ")), []byte("\n"))
+			archive.Put(base+string(file), deb)
+		}
+	}
+	got, err := m.Ensure(t.Context(), DefaultName, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, control)
+	}
+	if got.CreatedAt = kernel.CreatedAt; !reflect.DeepEqual(got, kernel) {
+		t.Errorf("Ensure = %+v, want as by apt %+v", got, kernel)
+	}
+}
+
+// aptList gives a list that apt has fetched, and when its archive made it.
+func aptList(t *testing.T, name string) (content []byte, made time.Time) {
+	t.Helper()
+	paths, err := filepath.Glob("/var/lib/apt/lists/*debian*_dists_" + name + "*")
+	if err != nil || len(paths) != 1 {
+		testenv.Skip(t, "apt's lists of Debian bookworm")
+	}
+	info, err := os.Stat(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err = exec.Command("/usr/lib/apt/apt-helper", "cat-file", paths[0]).Output(); err != nil {
+		t.Fatalf("apt-helper: %v", err)
+	}
+	return content, info.ModTime()
 }
 
 // TestRealIndexes compares the indexes in modules.ext4 with depmod's of the same modules.
