@@ -126,6 +126,11 @@ func (c *Client) ImportImage(ctx context.Context, req api.ImportRequest, progres
 	return c.makeImage(ctx, api.RouteImageImport, "", req, progress)
 }
 
+// BuildImage makes an image from packages. Cancelling ctx undoes it, unless others wait for the same.
+func (c *Client) BuildImage(ctx context.Context, req api.BuildRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	return c.makeImage(ctx, api.RouteImageBuild, "", req, progress)
+}
+
 // PullImage makes an image of what a registry has. Cancelling ctx undoes it.
 func (c *Client) PullImage(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
 	return c.makeImage(ctx, api.RouteImagePull, "", req, progress)

@@ -181,7 +181,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		catalog: offered,
 		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring, Catalog: offered}),
 	}
-	w.images = image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Order: cfg.Images.Order, Registry: cfg.Images.Registry,
+	w.images = image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring, Order: cfg.Images.Order, Registry: cfg.Images.Registry,
 		Limits:  tree.Limits{Entries: cfg.Images.MaxEntries, Bytes: int64(cfg.Images.MaxBytes)},
 		Catalog: w.catalog, EnsureKernel: func(ctx context.Context, name string, progress banger.ProgressFunc) error {
 			_, err := w.kernels.Ensure(ctx, name, progress)

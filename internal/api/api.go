@@ -36,6 +36,7 @@ const (
 	RouteImageShow    = "GET /v1/images/{ref}"     // → ImageDetail
 	RouteImageImport  = "POST /v1/images"          // ImportRequest → events, Image
 	RouteImagePull    = "POST /v1/images/pull"     // PullRequest → events, Image
+	RouteImageBuild   = "POST /v1/images/build"    // BuildRequest → events, Image
 	RouteImageDelete  = "DELETE /v1/images/{ref}"  // → banger.Image as it was
 	RouteKernelList   = "GET /v1/kernels"          // → []banger.Kernel
 	RouteKernelOffers = "GET /v1/kernels-offered"  // → []banger.KernelOffer
@@ -94,6 +95,16 @@ type PullKernelRequest struct {
 type ImportKernelRequest struct {
 	Name string `json:"name"`
 	banger.KernelSource
+}
+
+// BuildRequest asks for an image made from packages. A name alone is that of one of banger's own definitions.
+type BuildRequest struct {
+	Name       string          `json:"name"`
+	From       string          `json:"from,omitempty"`       // "debian:bookworm", or one of banger's own definitions
+	Packages   []string        `json:"packages,omitempty"`   // beside those of From or Definition
+	Definition string          `json:"definition,omitempty"` // text of a definition; From stands above its own
+	Boot       banger.BootKind `json:"boot,omitempty"`       // empty: the definition's, or system if the image has systemd
+	Kernel     string          `json:"kernel,omitempty"`
 }
 
 // StopRequest bounds the guest's own power-off; past Timeout the VMM is killed.

@@ -90,11 +90,12 @@ An image is the read-only file system that machines of one kind share. The first
   banger image list                            what is ready
   banger image pull alpine:3 --name alpine     from a registry
   docker save alpine | banger image import - --name alpine
+  banger image build web --packages nginx      from Debian's packages
   banger vm run --image alpine                 a machine from it
   banger image register mine --rootfs FILE     an ext4 image that stays where it is
   banger image export alpine alpine.tar.zst
   banger image delete alpine                   when no machine uses it any more`,
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imagePublish(), a.imageDelete(), a.imagePrune(), a.imageCache())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageBuild(), a.imageRegister(), a.imagePromote(), a.imageExport(), a.imagePublish(), a.imageDelete(), a.imagePrune(), a.imageCache())
 }
 
 func (a *app) kernelGroup() *cobra.Command {

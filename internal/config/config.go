@@ -54,7 +54,7 @@ type Debian struct {
 
 // Default gives what holds without a file.
 func Default() Config {
-	return Config{Images: Images{Default: "debian-bookworm-slim", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000}}
+	return Config{Images: Images{Default: "debian-bookworm", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000}}
 }
 
 // Locate gives the path of the file: $BANGER_CONFIG, else banger/config.toml in $XDG_CONFIG_HOME or ~/.config. A file that the

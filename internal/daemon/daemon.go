@@ -49,6 +49,7 @@ type VMs interface {
 type Images interface {
 	List() ([]banger.Image, error)
 	Import(ctx context.Context, req api.ImportRequest, progress banger.ProgressFunc) (banger.Image, error)
+	Build(ctx context.Context, req api.BuildRequest, progress banger.ProgressFunc) (banger.Image, error)
 	Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error)
 	Register(ctx context.Context, req api.RegisterRequest, progress banger.ProgressFunc) (banger.Image, error)
 	Promote(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.Image, error)
@@ -87,6 +88,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.ShowImage(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
 	s.imageRoutes(mux)
+	mux.HandleFunc(api.RouteImageBuild, versioned(s, stream(s, s.buildImage)))
 	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	s.catalogRoutes(mux)
@@ -235,6 +237,15 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress ba
 		return api.Event{}, err
 	}
 	image, err := s.Images.Import(r.Context(), req, progress)
+	return api.Event{Image: &image}, err
+}
+
+func (s *Server) buildImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	var req api.BuildRequest
+	if err := decode(w, r, &req); err != nil {
+		return api.Event{}, err
+	}
+	image, err := s.Images.Build(r.Context(), req, progress)
 	return api.Event{Image: &image}, err
 }
 

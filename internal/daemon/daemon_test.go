@@ -113,6 +113,10 @@ func (imageList) Import(_ context.Context, req api.ImportRequest, progress bange
 	return banger.Image{Name: req.Name, Boot: req.Boot, Source: req.Path}, nil
 }
 
+func (imageList) Build(_ context.Context, req api.BuildRequest, _ banger.ProgressFunc) (banger.Image, error) {
+	return banger.Image{Name: req.Name, Source: req.From}, nil
+}
+
 func (imageList) Pull(_ context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
 	progress.Report(banger.Progress{Stage: "image", Text: "pulling image " + req.Ref})
 	return banger.Image{Name: req.Name, Boot: req.Boot, Source: fmt.Sprintf("%s %v", req.Ref, req.Insecure)}, nil

@@ -2,9 +2,11 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/ext4/write"
 	"banger/internal/hostcheck"
 	"banger/internal/proc"
@@ -42,12 +45,44 @@ const (
 // defaultLimits bound what an image may hold.
 var defaultLimits = tree.Limits{Entries: 4_000_000, Bytes: maxRootfs}
 
+// Build makes an image from packages, as stage "image", also when one of that name is there. Callers who ask for the same share one build; it
+// ends early when all of them have left. On error nothing is left.
+// Errors: ErrInvalid, ErrNotFound and ErrConflict by the request; ErrUnavailable without mirror, keys, tool or disk space.
+func (m *Manager) Build(ctx context.Context, req api.BuildRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	def, err := define(req)
+	if err != nil {
+		return banger.Image{}, &banger.Error{Op: "build image " + req.Name, Err: err}
+	}
+	return m.shareBuild(ctx, def, req.Kernel, progress)
+}
+
+// shareBuild builds for everyone who wants just this now.
+func (m *Manager) shareBuild(ctx context.Context, def definition, kernel string, progress banger.ProgressFunc) (banger.Image, error) {
+	key, err := json.Marshal([]any{def.Name, kernel, def})
+	if err != nil {
+		return banger.Image{}, err
+	}
+	op := "build image " + def.Name
+	return m.jobs.Do(ctx, op, "build "+string(key), progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		end := progress.Begin("image", "building image "+def.Name)
+		image, err := m.build(ctx, def, kernel, progress)
+		if err != nil {
+			return image, &banger.Error{Op: op, Err: err}
+		}
+		end()
+		return image, nil
+	})
+}
+
 // build makes and publishes an image. On error nothing is left.
-func (m *Manager) build(ctx context.Context, def definition, progress banger.ProgressFunc) (image banger.Image, err error) {
+func (m *Manager) build(ctx context.Context, def definition, kernel string, progress banger.ProgressFunc) (image banger.Image, err error) {
 	for _, program := range []string{tool, mapTool} {
 		if _, err := proc.LookPath(program); err != nil {
 			return image, err
 		}
+	}
+	if err := def.checkKeys(); err != nil {
+		return image, err
 	}
 	for _, dir := range []string{m.Dir.Images(), m.scratch} {
 		if err := checkSpace(dir); err != nil {
@@ -65,23 +100,44 @@ func (m *Manager) build(ctx context.Context, def definition, progress banger.Pro
 		return image, err
 	}
 	sum := sha256.New()
-	if err := m.bootstrap(ctx, def, staging, scratch, sum, progress); err != nil {
+	added, missing, err := m.additions(ctx, def, staging, sum, progress)
+	if err != nil {
+		return image, err
+	}
+	init := &initFinder{}
+	finish := func(packages tree.Source) tree.Source { return init.watch(tree.Concat(packages, added)) }
+	if err := m.bootstrap(ctx, def, staging, scratch, finish, sum, progress); err != nil {
 		return image, err
 	}
 	info, err := os.Stat(staging.Rootfs())
 	if err != nil {
 		return image, err
 	}
-	image = banger.Image{Name: def.Name, Boot: def.Boot, SizeBytes: info.Size(), Description: def.Description,
-		Source: "packages debian:" + def.Suite, CreatedAt: m.Now().UTC()}
+	image = banger.Image{Name: def.Name, Boot: cmp.Or(def.Boot, init.kind()), Kernel: kernel, SizeBytes: info.Size(), Description: def.Description,
+		Source: "packages " + def.From, Missing: missing, CreatedAt: m.Now().UTC()}
 	image.Key = keyOf(image, hex.EncodeToString(sum.Sum(nil)))
-	if err := m.removeScratch(ctx, staging); err != nil {
+	if err := errors.Join(m.removeScratch(ctx, staging), removeFetched(staging)); err != nil {
 		return image, err
 	}
 	if image, err = m.publishNewest(staging, image); err != nil {
 		return image, err
 	}
 	return image, os.RemoveAll(staging.Path)
+}
+
+// checkKeys looks for the keys of an archive that mmdebstrap is told to check with.
+func (d definition) checkKeys() error {
+	dist, _ := d.distribution()
+	if dist.mirror == "" || exists(dist.keyring) {
+		return nil
+	}
+	return &banger.Error{Kind: banger.ErrUnavailable, Op: "check " + d.From, Err: fmt.Errorf("%s is missing: it has the keys of the archive", dist.keyring),
+		Hint: "install the package " + dist.keyPackage}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func checkSpace(dir string) error {
@@ -96,8 +152,17 @@ func checkSpace(dir string) error {
 	return nil
 }
 
+// environ is mmdebstrap's environment. A proxy stands there and not on the command line: it may have a password.
+func (m *Manager) environ(def definition, scratch string) []string {
+	env := append(os.Environ(), "TMPDIR="+scratch, "SOURCE_DATE_EPOCH="+strconv.FormatInt(def.Time.Unix(), 10), "LC_ALL=C.UTF-8")
+	if m.Proxy != "" {
+		env = append(env, "http_proxy="+m.Proxy, "https_proxy="+m.Proxy)
+	}
+	return env
+}
+
 // bootstrap runs mmdebstrap and writes rootfs and seed from its tar as it comes.
-func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedir.ImageDir, scratch string, sum hash.Hash, progress banger.ProgressFunc) error {
+func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedir.ImageDir, scratch string, finish func(tree.Source) tree.Source, sum hash.Hash, progress banger.ProgressFunc) error {
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reader, writer := io.Pipe()
@@ -107,14 +172,13 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	var toolErr error
 	var group sync.WaitGroup
 	group.Go(func() {
-		toolErr = proc.Run(work, proc.Command{Path: tool, Args: def.args(), Stdout: writer, Stderr: words,
-			Env: append(os.Environ(), "TMPDIR="+scratch, "SOURCE_DATE_EPOCH="+strconv.FormatInt(def.Time.Unix(), 10), "LC_ALL=C.UTF-8")})
+		toolErr = proc.Run(work, proc.Command{Path: tool, Args: def.args(m.Mirror, m.Keyring), Stdout: writer, Stderr: words, Env: m.environ(def, scratch)})
 		writer.CloseWithError(toolErr)
 	})
 	count := &counter{r: io.TeeReader(reader, sum), report: func(n int64) {
 		progress.Report(banger.Progress{Stage: "image", Text: "building image " + def.Name, Detail: "writing the root file system", Bytes: n})
 	}}
-	_, writeErr := writeTree(work, def.Name, def.Time, clean(tree.FromTar(count, m.Limits)), "", staging)
+	_, writeErr := writeTree(work, def.Name, def.Time, finish(clean(tree.FromTar(count, m.Limits))), "", staging)
 	if writeErr == nil {
 		_, writeErr = io.Copy(io.Discard, count) // the tar's padding is part of the key, and mmdebstrap must not meet a closed pipe
 	}
@@ -129,7 +193,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	case failed && words.empty():
 		return toolErr
 	case failed:
-		return &banger.Error{Kind: banger.ErrUnavailable, Err: fmt.Errorf("%w\n%s", toolErr, words), Hint: hint()}
+		return &banger.Error{Kind: banger.ErrUnavailable, Err: fmt.Errorf("%w\n%s", toolErr, words), Hint: hint(def)}
 	case writeErr != nil:
 		return writeErr
 	case count.n == 0 || count.n%tarBlock != 0: // a tar without its end reads like a whole one
@@ -139,7 +203,7 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 }
 
 // hint is the next step after a failure of the tool: what this host forbids, else the most likely.
-func hint() string {
+func hint(def definition) string {
 	if host, err := hostcheck.NewHost(); err == nil {
 		for _, check := range []hostcheck.Check{hostcheck.SubordinateIDs(host), hostcheck.UserNamespaces(host)} {
 			if check.Status == hostcheck.Fail {
@@ -147,7 +211,10 @@ func hint() string {
 			}
 		}
 	}
-	return "the package mirror may be out of reach: look at the network, or set BANGER_MIRROR to the URL of another"
+	if dist, _ := def.distribution(); !exists(dist.keyring) {
+		return "the keys of the archive are missing: install the package " + dist.keyPackage
+	}
+	return "a package or the suite may not exist, or the mirror be out of reach: look at the names and the network, or set BANGER_MIRROR to the URL of another"
 }
 
 // writeTree makes rootfs and seed, durably. Equal trees of one name give equal bytes. A workSeed is the path of another seed, whose

@@ -96,7 +96,7 @@ func (m *Manager) ways(def definition, name string) (list []way) {
 			w.err = errors.New("no definition has this name")
 		default:
 			w.get = func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-				return m.buildDefinition(ctx, def, progress)
+				return m.shareBuild(ctx, def, "", progress)
 			}
 		}
 		list = append(list, w)
@@ -118,19 +118,4 @@ func noWay(name string, tried []way) error {
 		}
 	}
 	return &banger.Error{Kind: banger.ErrUnavailable, Op: "get image", Subject: name, Err: fmt.Errorf("no way gave it\n%s", strings.Join(lines, "\n")), Hint: hint}
-}
-
-func (m *Manager) buildDefinition(ctx context.Context, def definition, progress banger.ProgressFunc) (banger.Image, error) {
-	if m.Mirror != "" {
-		def.Mirror = m.Mirror
-	}
-	return m.jobs.Do(ctx, "build image "+def.Name, "build "+def.Name, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		end := progress.Begin("image", "building image "+def.Name)
-		image, err := m.build(ctx, def, progress)
-		if err != nil {
-			return image, &banger.Error{Op: "build image", Subject: def.Name, Err: err}
-		}
-		end()
-		return image, nil
-	})
 }

@@ -29,10 +29,13 @@ import (
 
 // Config wires a Manager.
 type Config struct {
-	Dir    statedir.Dir
-	Mirror string           // URL of the package mirror; empty: the definition's, or mmdebstrap's own
-	Now    func() time.Time // optional: time.Now
-	Limits tree.Limits      // what one image may hold; 0: 4 million entries, 64 GiB
+	Dir statedir.Dir
+	// Where Debian's packages come from.
+	Mirror  string           // URL; empty: mmdebstrap's own. A definition's stands above it
+	Proxy   string           // URL, for packages of other distributions too; empty: that of the environment
+	Keyring string           // path of the archive's keys; empty: those of the system
+	Now     func() time.Time // optional: time.Now
+	Limits  tree.Limits      // what one image may hold; 0: 4 million entries, 64 GiB
 
 	Order    []config.Source // where an image that is not here is looked for; empty: packages alone
 	Registry string          // repository prefix under which images are looked for by name; empty: none

@@ -52,7 +52,7 @@ func (p plan) validate() error {
 		return banger.Invalidf("boot %q: want agent or system", boot)
 	}
 	if known, err := definitions(); !p.known && (err != nil || known[p.image.Name].Name != "") {
-		return errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Err: errors.New("banger builds the image of that name itself"), Hint: "choose another name"})
+		return errors.Join(err, reservedName())
 	}
 	return nil
 }

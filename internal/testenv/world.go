@@ -22,6 +22,8 @@ type World struct {
 	Bin   string // directory of the programs
 	State string
 	Env   []string // appended to the user's environment
+
+	config string // path of the configuration file
 }
 
 // Result is what a command did.
@@ -55,7 +57,11 @@ func NewBareWorld(t testing.TB) *World {
 	t.Helper()
 	RequireTool(t, "qemu-system-x86_64")
 	u := OrdinaryUser(t)
-	w := &World{t: t, User: u, Bin: Binaries(t), State: u.Dir(t)}
+	w := &World{t: t, User: u, Bin: Binaries(t), State: u.Dir(t), config: filepath.Join(u.Dir(t), "config.toml")}
+	// The image that is made in seconds. Tests of the default one name that.
+	if err := os.WriteFile(w.config, []byte("[images]\ndefault = \"debian-bookworm-slim\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(w.close)
 	return w
 }
@@ -96,7 +102,7 @@ func (w *World) userEnv() []string {
 			env = append(env, kv)
 		}
 	}
-	return append(env, "HOME="+w.User.Home, "USER="+w.User.Name, "LOGNAME="+w.User.Name, "BANGER_STATE_DIR="+w.State,
+	return append(env, "HOME="+w.User.Home, "USER="+w.User.Name, "LOGNAME="+w.User.Name, "BANGER_STATE_DIR="+w.State, "BANGER_CONFIG="+w.config,
 		"PATH="+w.Bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 

@@ -132,6 +132,15 @@ func (images) Resolve(ref string) (banger.Image, error) {
 
 func (images) Delete(string) error { return nil }
 
+func (images) Build(_ context.Context, req api.BuildRequest, progress banger.ProgressFunc) (banger.Image, error) {
+	defer progress.Begin("image", "building image "+req.Name)()
+	if req.From == "debian:nosuch" {
+		return banger.Image{}, banger.Invalidf("from %q", req.From)
+	}
+	return banger.Image{Name: req.Name, Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Missing: []string{"/usr/bin/extra"},
+		Source: fmt.Sprintf("%s %q %d", req.From, req.Packages, len(req.Definition))}, nil
+}
+
 func (images) Pull(_ context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
 	defer progress.Begin("image", "pulling image "+req.Ref)()
 	return banger.Image{Name: cmp.Or(req.Name, req.Ref), Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: req.Ref}, nil
