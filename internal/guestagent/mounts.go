@@ -104,6 +104,7 @@ func mountGuest(disk, modules *os.File) error {
 		return err
 	}
 	linkDevices()
+	makeDevices()
 	if bootKind() != banger.BootSystem {
 		if err := mount("cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "nsdelegate"); err != nil {
 			logf("%v", err)
@@ -121,6 +122,34 @@ func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) 
 func linkDevices() {
 	for name, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
 		if err := os.Symlink(target, "/dev/"+name); err != nil && !errors.Is(err, fs.ErrExist) {
+			logf("%v", err)
+		}
+	}
+}
+
+// devices are nodes whose modules the kernel loads when one is first opened (MODULE_ALIAS "devname:" in the kernel, module names in
+// depmod's modules.devname; numbers: Documentation/admin-guide/devices.txt).
+var devices = []struct {
+	name         string
+	perm         uint32
+	major, minor uint32
+}{{"fuse", 0o666, 10, 229}, {"net/tun", 0o666, 10, 200}, {"loop-control", 0o660, 10, 237}, {"vhost-net", 0o660, 10, 238}, {"vhost-vsock", 0o660, 10, 241}}
+
+// makeDevices makes the nodes that an init with udev would make: images without one have them too.
+func makeDevices() {
+	for _, d := range devices {
+		path := "/dev/" + d.name
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = unix.Mknod(path, unix.S_IFCHR|d.perm, int(unix.Mkdev(d.major, d.minor)))
+		}
+		switch {
+		case err == nil:
+			err = os.Chmod(path, os.FileMode(d.perm)) // not that of the umask
+		case errors.Is(err, fs.ErrExist):
+			err = nil
+		}
+		if err != nil {
 			logf("%v", err)
 		}
 	}

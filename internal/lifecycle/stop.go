@@ -18,9 +18,6 @@ func (m *Manager) Stop(ctx context.Context, ref string, timeout time.Duration, p
 	if timeout < 0 {
 		return banger.VM{}, banger.Invalidf("timeout %s: want a positive duration", timeout)
 	}
-	if timeout == 0 {
-		timeout = m.Defaults.StopTimeout
-	}
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, release, err := m.claimForEnd(ctx, ref)
 		if err != nil {
@@ -77,6 +74,9 @@ func (m *Manager) stop(ctx context.Context, vm banger.VM, timeout time.Duration)
 
 // shutdown ends the run of a stopping VM by its supervisor, or by force when that does not answer.
 func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Duration) (banger.VM, error) {
+	if timeout == 0 {
+		timeout = m.stopTimeout(vm)
+	}
 	exit, err := m.Machines.Shutdown(ctx, vm.ID, timeout)
 	if err != nil && ctx.Err() != nil {
 		return vm, err // the daemon ends; the next one goes on
@@ -96,6 +96,16 @@ func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Durat
 		m.Log.InfoContext(ctx, "stopped", "vm", vm.ID, "name", vm.Spec.Name, "cause", exit.Cause, "detail", exit.Detail)
 	}
 	return vm, err
+}
+
+// slowStops is how much longer than usual an emulated guest may take to power off.
+const slowStops = 4
+
+func (m *Manager) stopTimeout(vm banger.VM) time.Duration {
+	if vm.Accel == "tcg" {
+		return slowStops * m.Defaults.StopTimeout
+	}
+	return m.Defaults.StopTimeout
 }
 
 // ended records the end of a run once its processes are proved dead.

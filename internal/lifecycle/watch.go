@@ -102,7 +102,7 @@ func (m *Manager) adopt(ctx context.Context, vm banger.VM) (err error) {
 	case banger.StateRunning:
 		m.watch(vm)
 	case banger.StateStopping:
-		_, err = m.shutdown(ctx, vm, m.Defaults.StopTimeout)
+		_, err = m.shutdown(ctx, vm, 0)
 	case banger.StateStarting:
 		if _, err = m.awaitReady(ctx, vm); isBootFailure(err) {
 			err = nil
