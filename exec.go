@@ -3,11 +3,12 @@ package banger
 // ExecRequest is one command for the guest. It travels as JSON from the client through machine.sock and the SSH
 // channel "exec@banger" to the agent; no shell sees Argv.
 type ExecRequest struct {
-	Argv []string          `json:"argv,omitempty"` // empty: a login shell of User
-	Env  map[string]string `json:"env,omitempty"`
-	Dir  string            `json:"dir,omitempty"`  // empty: the user's home
-	User string            `json:"user,omitempty"` // name or uid[:gid]; empty: root
-	PTY  *PTY              `json:"pty,omitempty"`  // nil: three pipes
+	Argv    []string          `json:"argv,omitempty"` // empty: a login shell of User
+	Env     map[string]string `json:"env,omitempty"`
+	Dir     string            `json:"dir,omitempty"`      // empty: the user's home
+	MakeDir bool              `json:"make_dir,omitempty"` // root makes Dir when it is missing, as what runs containers does
+	User    string            `json:"user,omitempty"`     // name or uid[:gid]; empty: root
+	PTY     *PTY              `json:"pty,omitempty"`      // nil: three pipes
 }
 
 // PTY is the terminal that a command gets.

@@ -119,7 +119,7 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
 		return err
 	}
-	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, User: req.User})
+	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User})
 	if flags.remove {
 		return firstError(err, a.removeVM(ctx, detail))
 	}

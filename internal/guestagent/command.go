@@ -66,6 +66,9 @@ func planExec(who accounts, env map[string]string, req banger.ExecRequest) (plan
 	if p.env, err = envList(merged); err != nil {
 		return plan{}, &startError{err: err}
 	}
+	if req.MakeDir && filepath.IsAbs(req.Dir) {
+		_ = os.MkdirAll(req.Dir, 0o755) // what is wrong with it is told when it is used
+	}
 	if err := p.findDir(req.Dir); err != nil {
 		return plan{}, err
 	}
