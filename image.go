@@ -16,7 +16,7 @@ type Image struct {
 	SizeBytes   int64     `json:"size_bytes"`       // apparent size of rootfs.ext4
 	Description string    `json:"description,omitempty"`
 	Missing     []string  `json:"missing,omitempty"` // files of its definition that could not be got and were left out
-	Source      string    `json:"source"` // where it came from: "packages debian:bookworm"
+	Source      string    `json:"source"`            // where it came from: "packages debian:bookworm"
 	CreatedAt   time.Time `json:"created_at"`
 
 	Config     *ImageConfig `json:"config,omitempty"`     // of an OCI image

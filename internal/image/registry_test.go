@@ -110,11 +110,11 @@ func (w *cutWriter) Write(p []byte) (int, error) {
 	if cut {
 		p = p[:w.left]
 	}
+	w.s.mu.Lock()
+	w.s.sent[w.path] += len(p) // before: who asked may look as soon as it has them
+	w.s.mu.Unlock()
 	n, err := w.ResponseWriter.Write(p)
 	w.left -= n
-	w.s.mu.Lock()
-	w.s.sent[w.path] += n
-	w.s.mu.Unlock()
 	if cut {
 		http.NewResponseController(w.ResponseWriter).Flush()
 		panic(http.ErrAbortHandler)

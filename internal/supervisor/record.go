@@ -47,11 +47,20 @@ func readHandles(path string) (machine.Handles, error) {
 	return handles, nil
 }
 
-// lastLines is the end of the console, fit for a person's terminal.
+// panicMark is in the line by which a kernel says that it gives up; a trace of any length may follow.
+const panicMark = "Kernel panic - not syncing"
+
+// lastLines is the end of the console, fit for a person's terminal: the last lines, or those from a kernel's panic on.
 func lastLines(tail []byte) string {
 	text := strings.ReplaceAll(string(tail), "\r", "")
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	lines = lines[max(0, len(lines)-tailLines):]
+	first := max(0, len(lines)-tailLines)
+	for i, line := range lines[:first] {
+		if strings.Contains(line, panicMark) {
+			first = i
+		}
+	}
+	lines = lines[first:min(first+tailLines, len(lines))]
 	for i, line := range lines {
 		lines[i] = escape(line, maxTail)
 	}

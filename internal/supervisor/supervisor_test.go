@@ -502,6 +502,8 @@ func TestLastLines(t *testing.T) {
 		{"plain", "one\r\ntwo\r\n", "one\ntwo"},
 		{"escape", "a\x1b[31mb\x00\xffé\ufffd\tc", `a\x1b[31mb\x00\xffé` + "\ufffd c"},
 		{"many", strings.Repeat("x\n", 100), strings.TrimSuffix(strings.Repeat("x\n", tailLines), "\n")},
+		{"panic", "a\n" + panicMark + ": why\n" + strings.Repeat("x\n", 100), panicMark + ": why" + strings.Repeat("\nx", tailLines-1)},
+		{"panic within reach", "a\n" + panicMark + "\nb", "a\n" + panicMark + "\nb"},
 	} {
 		if got := lastLines([]byte(test.in)); got != test.want {
 			t.Errorf("%s: lastLines = %q, want %q", test.name, got, test.want)
