@@ -90,7 +90,7 @@ func TestKernelPullWithoutApt(t *testing.T) {
 	if r = pull(); r.Status != 0 || !strings.Contains(r.Stderr, "already there") {
 		t.Errorf("kernel pull again: status %d, %s", r.Status, r.Stderr)
 	}
-	if out := w.Must("vm", "run", "--rm", "--", "uname", "-r"); out != kernels[0].Version+"\n" {
+	if out := w.Must("vm", "run", "--rm", "--image", "debian-bookworm-slim", "--", "uname", "-r"); out != kernels[0].Version+"\n" {
 		t.Errorf("the machine's kernel is %q, want %s", out, kernels[0].Version)
 	}
 	r = w.Run("kernel", "pull", "debian-clowd")
