@@ -79,3 +79,21 @@ func TestParseTargets(t *testing.T) {
 		t.Errorf("parseTargets = %v, %v, want %v", got, err, want)
 	}
 }
+
+func TestOnlyTimeIsUp(t *testing.T) {
+	const late = "fuzz: elapsed: 5s, execs: 39006 (8827/sec)\n--- FAIL: FuzzTrie (5.43s)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\tbanger/a\t5.455s\n"
+	for _, c := range []struct {
+		name, text string
+		want       bool
+	}{
+		{"late worker", late, true},
+		{"a finding", strings.Replace(late, "FAIL\nexit", "\n    Failing input written to testdata/fuzz/FuzzTrie/1\nFAIL\nexit", 1), false},
+		{"a message of the test", strings.Replace(late, "    context", "    a_test.go:3: context", 1), false},
+		{"more after it", strings.Replace(late, "FAIL\nexit", "    and more\nFAIL\nexit", 1), false},
+		{"does not build", "# banger/a\na.go:1: syntax error\nFAIL\tbanger/a [build failed]\n", false},
+	} {
+		if got := onlyTimeIsUp(c.text); got != c.want {
+			t.Errorf("%s: onlyTimeIsUp = %v, want %v", c.name, got, c.want)
+		}
+	}
+}
