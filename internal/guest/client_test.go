@@ -29,6 +29,9 @@ import (
 const proxyEnv = "BANGER_TEST_PROXY" // this test binary is ssh's ProxyCommand to that guest.sock
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == "banger-sftp" { // the agent's child
+		os.Exit(guestagent.Main(os.Args))
+	}
 	if sock := os.Getenv(proxyEnv); sock != "" {
 		if err := proxy(sock); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -398,49 +401,5 @@ func TestDialCiphers(t *testing.T) {
 			t.Errorf("chacha %v: cat gives %q", chacha, out)
 		}
 		c.Close()
-	}
-}
-
-// OpenSSH's own client through a ProxyCommand: what ssh, scp, git and editors do.
-func TestOpenSSH(t *testing.T) {
-	sshPath := testenv.RequireTool(t, "ssh")
-	w := newWorld(t)
-	dir := t.TempDir()
-	identity, known := filepath.Join(dir, "key"), filepath.Join(dir, "known")
-	if err := errors.Join(os.WriteFile(identity, w.keys.UserPrivate, 0o600), os.WriteFile(known, []byte("vm "+w.keys.HostPublic+"\n"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct {
-		name   string
-		args   []string
-		stdin  string
-		stdout string
-		status int
-	}{
-		{"command", []string{"root@vm", "echo one two; echo err >&2; exit 4"}, "", "one two\n", 4},
-		{"stdin", []string{"root@vm", "cat"}, "hello", "hello", 0},
-		{"shell", []string{"-T", "root@vm"}, "echo from a shell; exit 5\n", "from a shell\n", 5},
-		{"terminal", []string{"-tt", "root@vm", "test -t 0 && echo tty"}, "", "tty\r\n", 0},
-		{"signal", []string{"root@vm", "kill -TERM $$"}, "", "", 255},
-		{"environment", []string{"-o", "SetEnv=GREETING=hi", "root@vm", "echo $GREETING $FROM_IDENTIFY"}, "", "hi yes\n", 0},
-		{"forwarding is refused", []string{"-o", "ExitOnForwardFailure=yes", "-W", "localhost:1", "root@vm"}, "", "", 255},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			args := append([]string{"-F", "none", "-i", identity, "-o", "UserKnownHostsFile=" + known, "-o", "StrictHostKeyChecking=yes",
-				"-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ProxyCommand=env " + proxyEnv + "=" + w.sock + " " + self}, tc.args...)
-			cmd := exec.CommandContext(t.Context(), sshPath, args...)
-			cmd.Stdin = strings.NewReader(tc.stdin)
-			var errs bytes.Buffer
-			cmd.Stderr = &errs
-			out, err := cmd.Output()
-			status := cmd.ProcessState.ExitCode()
-			if string(out) != tc.stdout || status != tc.status {
-				t.Errorf("ssh %q = %q, status %d (%v, %q), want %q, status %d", tc.args, out, status, err, errs.String(), tc.stdout, tc.status)
-			}
-		})
 	}
 }

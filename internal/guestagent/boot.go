@@ -67,10 +67,13 @@ func (c *clock) done(step string) {
 }
 
 // Main runs the program by the name and the arguments it was called with: the kernel's modprobe, the agent beside an
-// image's init, or the first process of the initrd. It returns only when it cannot go on, with an exit status.
+// image's init, a user's SFTP server, or the first process of the initrd. It returns only when it cannot go on, with an exit status.
 func Main(args []string) int {
 	if filepath.Base(args[0]) == filepath.Base(modprobe) {
 		return modprobeMain(args[1:], os.Stderr)
+	}
+	if args[0] == sftpName {
+		return sftpMain()
 	}
 	var err error
 	switch {

@@ -73,8 +73,7 @@ func planExec(who accounts, env map[string]string, req banger.ExecRequest) (plan
 		return plan{}, err
 	}
 	if len(req.Argv) == 0 {
-		p.useShell("")
-		return p, nil
+		return p, p.useShell("")
 	}
 	if slices.ContainsFunc(req.Argv, hasNUL) {
 		return plan{}, &startError{errno: unix.EINVAL, err: errors.New("an argument holds a NUL byte")}
@@ -84,16 +83,27 @@ func planExec(who accounts, env map[string]string, req banger.ExecRequest) (plan
 }
 
 // useShell makes p the account's shell, or /bin/sh where that is missing: for a command, or as a login shell.
-func (p *plan) useShell(command string) {
+func (p *plan) useShell(command string) error {
 	p.path = p.acct.Shell
 	if checkExecutable(p.path) != nil {
 		p.path = fallbackShell
+	}
+	if checkExecutable(p.path) != nil {
+		missing := p.acct.Shell
+		if missing != fallbackShell {
+			missing += " nor " + fallbackShell
+		}
+		return &startError{errno: unix.ENOENT, err: fmt.Errorf("the image has no shell: it has no %s", missing)}
 	}
 	p.argv = []string{p.path, "-c", command}
 	if command == "" {
 		p.argv = []string{"-" + filepath.Base(p.path)}
 	}
+	return nil
 }
+
+// useSelf makes p this program by another name: see [Main]. The link works for users who may not enter the program's directory.
+func (p *plan) useSelf(name string) { p.path, p.argv = "/proc/self/exe", []string{name} }
 
 func hasNUL(s string) bool { return strings.IndexByte(s, 0) >= 0 }
 

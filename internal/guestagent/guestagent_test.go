@@ -282,16 +282,23 @@ func FuzzHostsWith(f *testing.F) {
 	})
 }
 
+// What a session takes starts a process that the kernel accepts, and is bounded.
 func FuzzSessionRequests(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x05xterm\x00\x00\x00\x50\x00\x00\x00\x18\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
-	f.Add([]byte("\x00\x00\x00\x01A\x00\x00\x00\x01B"))
-	f.Fuzz(func(t *testing.T, payload []byte) {
+	f.Add("pty-req", []byte("\x00\x00\x00\x05xterm\x00\x00\x00\x50\x00\x00\x00\x18\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add("env", []byte("\x00\x00\x00\x01A\x00\x00\x00\x01B"))
+	f.Add("exec", []byte("\x00\x00\x00\x02ls"))
+	f.Add("subsystem", []byte("\x00\x00\x00\x04sftp"))
+	f.Add(agentRequest, []byte{})
+	f.Fuzz(func(t *testing.T, request string, payload []byte) {
 		s := session{req: banger.ExecRequest{Env: map[string]string{}}}
 		for range maxEnvRequests + 2 {
-			s.takeEnv(payload)
+			s.take(request, payload)
 		}
-		if _, err := envList(s.req.Env); err != nil {
-			t.Errorf("takeEnv(%q) lets through: %v", payload, err)
+		if _, err := envList(s.req.Env); err != nil || len(s.req.Env) > maxEnvRequests || hasNUL(s.command) {
+			t.Errorf("take(%q, %q) lets through %+v: %v", request, payload, s, err)
+		}
+		if p := s.req.PTY; p != nil && (len(p.Term) > maxTerminalName || hasNUL(p.Term)) {
+			t.Errorf("take(%q, %q) lets through terminal %q", request, payload, p.Term)
 		}
 		parseWindow(payload)
 		if sig := parseSignal(payload); sig < 0 || sig > 64 {

@@ -51,61 +51,72 @@ func parseSignal(payload []byte) unix.Signal {
 type session struct {
 	req      banger.ExecRequest
 	command  string // for the user's shell; empty: a login shell
+	sftp     bool   // instead of a command
+	agent    bool   // the client lends its key agent
 	envBytes int
 }
 
+// starts tells the requests that end the setup.
+func starts(request string) bool {
+	return request == "shell" || request == "exec" || request == "subsystem"
+}
+
 // serveSession collects what a session asks for, starts its shell or command and reports the end as RFC 4254 says.
-func (s *Server) serveSession(newChan ssh.NewChannel, user string) {
+func (c *connection) serveSession(newChan ssh.NewChannel) {
 	ch, reqs, err := newChan.Accept()
 	if err != nil {
 		return
 	}
 	defer ch.Close()
-	setup := session{req: banger.ExecRequest{User: user, Env: map[string]string{}}}
+	setup := session{req: banger.ExecRequest{User: c.user, Env: map[string]string{}}}
 	for pending := 0; pending < maxPending+maxEnvRequests; pending++ {
 		req, ok := <-reqs
 		if !ok {
 			return
 		}
-		start := (req.Type == "shell" || req.Type == "exec") && setup.take(req)
-		if !start {
-			ok = req.Type != "shell" && req.Type != "exec" && setup.take(req)
-			if req.WantReply {
-				req.Reply(ok, nil)
-			}
-			continue
+		if ok = setup.take(req.Type, req.Payload); ok && starts(req.Type) {
+			c.runSession(ch, reqs, req, &setup)
+			return
 		}
-		s.runSession(ch, reqs, req, &setup)
-		return
+		if req.WantReply {
+			req.Reply(ok, nil)
+		}
 	}
 	go ssh.DiscardRequests(reqs)
 }
 
 // take applies one request; false refuses it.
-func (s *session) take(req *ssh.Request) bool {
-	switch req.Type {
+func (s *session) take(request string, payload []byte) bool {
+	switch request {
 	case "env":
-		return s.takeEnv(req.Payload)
+		return s.takeEnv(payload)
 	case "pty-req":
 		var p ptyPayload
-		if ssh.Unmarshal(req.Payload, &p) != nil || len(p.Term) > maxTerminalName || hasNUL(p.Term) {
+		if ssh.Unmarshal(payload, &p) != nil || len(p.Term) > maxTerminalName || hasNUL(p.Term) {
 			return false
 		}
 		s.req.PTY = &banger.PTY{Term: p.Term, Rows: cells(p.Rows), Cols: cells(p.Cols)}
 		return true
 	case "window-change":
-		size, ok := parseWindow(req.Payload)
+		size, ok := parseWindow(payload)
 		if !ok || s.req.PTY == nil {
 			return false
 		}
 		s.req.PTY.Rows, s.req.PTY.Cols = size.Rows, size.Cols
 		return true
+	case agentRequest:
+		s.agent = true
+		return true
 	case "shell":
 		return true
-	case "exec":
+	case "exec", "subsystem":
 		var p textPayload
-		if ssh.Unmarshal(req.Payload, &p) != nil || hasNUL(p.Text) {
+		if ssh.Unmarshal(payload, &p) != nil || hasNUL(p.Text) {
 			return false
+		}
+		if request == "subsystem" {
+			s.sftp = p.Text == "sftp"
+			return s.sftp
 		}
 		s.command = p.Text
 		return true
@@ -129,9 +140,10 @@ func (s *session) takeEnv(payload []byte) bool {
 	return true
 }
 
-func (s *Server) runSession(ch ssh.Channel, reqs <-chan *ssh.Request, start *ssh.Request, setup *session) {
-	_, env, _ := s.settings()
-	proc, err := s.startSession(env, setup)
+func (c *connection) runSession(ch ssh.Channel, reqs <-chan *ssh.Request, start *ssh.Request, setup *session) {
+	_, env, _ := c.settings()
+	proc, release, err := c.startSession(env, setup)
+	defer release()
 	if start.WantReply {
 		start.Reply(true, nil)
 	}
@@ -148,15 +160,35 @@ func (s *Server) runSession(ch ssh.Channel, reqs <-chan *ssh.Request, start *ssh
 	endSession(ch, result)
 }
 
-func (s *Server) startSession(env map[string]string, setup *session) (*process, error) {
-	p, err := planExec(s.accounts, env, setup.req)
+// startSession starts what the session asks for; release undoes what the process needed, when it has ended or did not start.
+func (c *connection) startSession(env map[string]string, setup *session) (proc *process, release func(), err error) {
+	release = func() {}
+	if setup.agent {
+		acct, err := c.accounts.find(setup.req.User)
+		if err != nil {
+			return nil, release, &startError{err: err}
+		}
+		sock, end, err := c.lendAgent(acct)
+		if err != nil {
+			return nil, release, &startError{err: err}
+		}
+		setup.req.Env[agentEnv], release = sock, end
+	}
+	p, err := planExec(c.accounts, env, setup.req)
 	if err != nil {
-		return nil, err
+		return nil, release, err
 	}
-	if setup.command != "" {
-		p.useShell(setup.command)
+	switch {
+	case setup.sftp:
+		p.useSelf(sftpName)
+	case setup.command != "":
+		err = p.useShell(setup.command)
 	}
-	return s.children.begin(p, setup.req.PTY)
+	if err != nil {
+		return nil, release, err
+	}
+	proc, err = c.children.begin(p, setup.req.PTY)
+	return proc, release, err
 }
 
 func endSession(ch ssh.Channel, result banger.ExecResult) {

@@ -29,6 +29,31 @@ const (
 	maxTerminalName = 128
 )
 
+// connection is one client that has signed in.
+type connection struct {
+	*Server
+	ssh      ssh.Conn
+	user     string
+	channels slots // of both ends
+	forwards forwards
+}
+
+// slots counts what is bounded.
+type slots struct {
+	used  atomic.Int32
+	limit int32
+}
+
+func (s *slots) take() bool {
+	if s.used.Add(1) <= s.limit {
+		return true
+	}
+	s.release()
+	return false
+}
+
+func (s *slots) release() { s.used.Add(-1) }
+
 // Server signs users in and runs their commands. Its identity may be replaced at any time; connections keep what they
 // began with.
 type Server struct {
@@ -113,30 +138,30 @@ func (s *Server) ServeSSH(conn net.Conn) {
 		return
 	}
 	conn.SetDeadline(time.Time{})
-	go ssh.DiscardRequests(reqs)
-	var open atomic.Int32
+	c := &connection{Server: s, ssh: server, user: server.User(), channels: slots{limit: maxChannels}}
+	defer c.forwards.close()
+	go c.serveGlobal(reqs)
 	for newChan := range chans {
 		// Accept and Reject write: in this goroutine they would stop the connection.
-		if open.Add(1) > maxChannels {
-			go func() {
-				defer open.Add(-1)
-				newChan.Reject(ssh.ResourceShortage, fmt.Sprintf("more than %d channels", maxChannels))
-			}()
+		if !c.channels.take() {
+			go newChan.Reject(ssh.ResourceShortage, fmt.Sprintf("more than %d channels", maxChannels))
 			continue
 		}
 		go func() {
-			defer open.Add(-1)
-			s.serveChannel(newChan, server.User())
+			defer c.channels.release()
+			c.serveChannel(newChan)
 		}()
 	}
 }
 
-func (s *Server) serveChannel(newChan ssh.NewChannel, user string) {
+func (c *connection) serveChannel(newChan ssh.NewChannel) {
 	switch newChan.ChannelType() {
 	case sessionChannel:
-		s.serveSession(newChan, user)
+		c.serveSession(newChan)
 	case execChannel:
-		s.serveExec(newChan)
+		c.serveExec(newChan)
+	case directTCP, directUnix:
+		serveDirect(newChan)
 	default:
 		newChan.Reject(ssh.UnknownChannelType, newChan.ChannelType())
 	}
