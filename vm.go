@@ -40,6 +40,7 @@ const (
 	MinDiskBytes = 64 << 20
 	MaxDiskBytes = 16 << 40
 	MaxVCPU      = 255
+	MinStopIdle  = time.Minute
 )
 
 // VMSpec is what a user asks for. The zero value of a field means "not given"; Validate wants them all resolved.
@@ -52,6 +53,7 @@ type VMSpec struct {
 	Env       map[string]string `json:"env,omitempty"`  // for every command run in the VM
 	User      string            `json:"user,omitempty"` // default user of shell and exec; empty means root
 	Labels    map[string]string `json:"labels,omitempty"`
+	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
 
 var vmNamePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -83,6 +85,8 @@ func (s VMSpec) Validate() error {
 		return Invalidf("memory %d MiB: want %d to %d MiB", s.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
 	case s.DiskBytes < MinDiskBytes || s.DiskBytes > MaxDiskBytes:
 		return Invalidf("disk size %s: want %s to %s", FormatSize(s.DiskBytes), FormatSize(MinDiskBytes), FormatSize(MaxDiskBytes))
+	case s.StopIdle != 0 && s.StopIdle < MinStopIdle:
+		return Invalidf("stop when idle for %s: want at least %s", s.StopIdle, MinStopIdle)
 	}
 	for _, name := range sortedKeys(s.Env) {
 		if err := ValidateEnv(name, s.Env[name]); err != nil {
@@ -132,6 +136,15 @@ type VM struct {
 	StartedAt time.Time `json:"started_at,omitzero"` // last time it became running
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Exit      *Exit     `json:"exit,omitempty"` // how the last run ended; nil while running
+
+	ExpiresAt   time.Time `json:"expires_at,omitzero"`    // --ttl: the daemon stops and deletes it then
+	ExpiresHost *HostTime `json:"expires_host,omitempty"` // the same moment by the clock of the host's boot in which it was set
+}
+
+// HostTime is a moment by the clock of one boot of the host: it goes on while the host sleeps, and nobody can set it.
+type HostTime struct {
+	BootID    string        `json:"boot_id"`
+	SinceBoot time.Duration `json:"since_boot_ns"`
 }
 
 // ExitCause says how a VM's run ended.

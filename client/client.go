@@ -199,7 +199,12 @@ func get[T any](ctx context.Context, c *Client, route, ref string) (answer T, er
 
 // ask sends a body and decodes the whole answer.
 func ask[T any](ctx context.Context, c *Client, route, ref string, body any) (answer T, err error) {
-	resp, err := c.do(ctx, route, ref, nil, body)
+	return exchange[T](ctx, c, route, ref, nil, body)
+}
+
+// exchange sends query and body and decodes the whole answer.
+func exchange[T any](ctx context.Context, c *Client, route, ref string, query url.Values, body any) (answer T, err error) {
+	resp, err := c.do(ctx, route, ref, query, body)
 	if err != nil {
 		return answer, err
 	}

@@ -43,6 +43,7 @@ type VMs interface {
 	DeleteImage(ctx context.Context, ref string) (banger.Image, error)
 	DeleteKernel(ctx context.Context, name string) (banger.Kernel, error)
 	PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned, error)
+	Stats(ctx context.Context, refs []string) (api.Stats, error)
 }
 
 // Images is what the image manager does for the API.
@@ -93,6 +94,7 @@ func New(cfg Config) *Server {
 	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
 	s.catalogRoutes(mux)
 	s.kernelRoutes(mux)
+	s.statsRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
 	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))
 	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, vmEvent(s, s.stop))))

@@ -75,7 +75,7 @@ type Home struct {
 	GitEmail  string
 }
 
-// Machines are the supervisors. Status, Ready, Wait and Shutdown ask the one of a VM and fail with ErrUnavailable when none
+// Machines are the supervisors. Status, Ready, Stats, Wait and Shutdown ask the one of a VM and fail with ErrUnavailable when none
 // answers.
 type Machines interface {
 	// Launch starts a supervisor for a new run; what an earlier run recorded is removed first. It returns when the supervisor's
@@ -86,6 +86,7 @@ type Machines interface {
 
 	Status(ctx context.Context, id banger.VMID) (machine.Status, error)
 	Ready(ctx context.Context, id banger.VMID) (machine.Status, error)
+	Stats(ctx context.Context, id banger.VMID) (machine.Stats, error)
 	Wait(ctx context.Context, id banger.VMID) (banger.Exit, error)
 	Shutdown(ctx context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error)
 

@@ -80,6 +80,11 @@ func (s Supervisors) Ready(ctx context.Context, id banger.VMID) (machine.Status,
 	return s.client(id).Ready(ctx)
 }
 
+// Stats asks the supervisor what its run uses.
+func (s Supervisors) Stats(ctx context.Context, id banger.VMID) (machine.Stats, error) {
+	return s.client(id).Stats(ctx)
+}
+
 // Wait waits until the run has ended.
 func (s Supervisors) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) {
 	return s.client(id).Wait(ctx)

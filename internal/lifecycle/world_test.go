@@ -54,6 +54,7 @@ type run struct {
 	record     bool        // exit.json is there
 	starts     int
 	watched    bool // somebody waits for its end
+	use        machine.Stats
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -532,6 +533,16 @@ func (d *daemon) Wait(ctx context.Context, id banger.VMID) (banger.Exit, error) 
 	case <-ctx.Done():
 		return banger.Exit{}, ctx.Err()
 	}
+}
+
+func (d *daemon) Stats(_ context.Context, id banger.VMID) (machine.Stats, error) {
+	r, _, err := d.serving("machine: stats", id)
+	if err != nil {
+		return machine.Stats{}, err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	return r.use, nil
 }
 
 func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {

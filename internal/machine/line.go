@@ -21,7 +21,7 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 		return Request{}, err
 	}
 	set := 0
-	for _, field := range []bool{req.Status != nil, req.Ready != nil, req.Init != nil, req.Wait != nil, req.Exec != nil, req.Console != nil,
+	for _, field := range []bool{req.Status != nil, req.Ready != nil, req.Init != nil, req.Stats != nil, req.Wait != nil, req.Exec != nil, req.Console != nil,
 		req.Connect != nil, req.Shutdown != nil} {
 		if field {
 			set++

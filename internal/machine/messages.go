@@ -35,6 +35,7 @@ type Request struct {
 	Status   *struct{}           `json:"status,omitempty"`   // → Response.Status
 	Ready    *struct{}           `json:"ready,omitempty"`    // waits until the guest is ready or the run has ended → Status
 	Init     *struct{}           `json:"init,omitempty"`     // waits until the image's init is up too, at most [InitPatience] after that → Status
+	Stats    *struct{}           `json:"stats,omitempty"`    // → Response.Stats
 	Wait     *struct{}           `json:"wait,omitempty"`     // waits until the run has ended and exit.json is written → Exit
 	Exec     *banger.ExecRequest `json:"exec,omitempty"`     // then frames both ways
 	Console  *ConsoleRequest     `json:"console,omitempty"`  // then raw bytes to the client
@@ -62,6 +63,7 @@ type Response struct {
 	Error  *banger.ErrorBody `json:"error,omitempty"`
 	Status *Status           `json:"status,omitempty"`
 	Exit   *banger.Exit      `json:"exit,omitempty"`
+	Stats  *Stats            `json:"stats,omitempty"`
 }
 
 // InitPatience is what the image's init gets to come up, from when the guest is ready.

@@ -1,11 +1,9 @@
 package proc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -51,24 +49,8 @@ func HandleOf(pid int) (Handle, error) {
 }
 
 func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return 0, errGone
-	}
-	if err != nil {
-		return 0, err
-	}
-	return parseStartTime(stat)
-}
-
-// parseStartTime finds field 22. The second field, the name, may hold anything, closing parentheses too.
-func parseStartTime(stat []byte) (uint64, error) {
-	const fieldsAfterName = 22 - 3
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) <= fieldsAfterName {
-		return 0, fmt.Errorf("%w: process status has %d fields", banger.ErrCorrupt, len(fields))
-	}
-	return strconv.ParseUint(string(fields[fieldsAfterName]), 10, 64)
+	stat, err := readStat(pid)
+	return stat.started, err
 }
 
 // open gives a pidfd of exactly this process: the start time is compared after the descriptor holds the process id.

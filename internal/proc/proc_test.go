@@ -188,22 +188,6 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-func FuzzParseStartTime(f *testing.F) {
-	self, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(self, uint64(7))
-	f.Add([]byte("1 (a) b) S 1"), uint64(1))
-	f.Fuzz(func(t *testing.T, name []byte, start uint64) {
-		parseStartTime(name)
-		stat := fmt.Appendf(nil, "1 (%s) S%s %d 0 0", name, strings.Repeat(" 5", 18), start)
-		if got, err := parseStartTime(stat); err != nil || got != start {
-			t.Errorf("parseStartTime(%q) = %d, %v, want %d", stat, got, err, start)
-		}
-	})
-}
-
 func TestStartInheritsNothing(t *testing.T) {
 	// A descriptor that our parent left open: not marked by Go.
 	leak, err := syscall.Dup(1)

@@ -81,8 +81,10 @@ func (s *server) handle(conn *net.UnixConn) {
 		err = refuse(conn, err)
 	case err != nil:
 	case req.Exec != nil:
+		defer s.streaming()()
 		err = s.exec(conn, r, *req.Exec)
 	case req.Connect != nil:
+		defer s.streaming()()
 		err = s.connect(conn, r, req.Connect.Port)
 	default:
 		err = s.answer(conn, r, req)
@@ -112,6 +114,12 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 	case req.Status != nil:
 		status := s.snapshot()
 		resp.Status = &status
+	case req.Stats != nil:
+		stats, err := s.stats()
+		if err != nil {
+			return refuse(conn, err)
+		}
+		resp.Stats = &stats
 	case req.Ready != nil:
 		if !await(ctx, s.settled) {
 			return ctx.Err()

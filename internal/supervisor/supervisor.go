@@ -88,6 +88,7 @@ type run struct {
 	mu      sync.Mutex
 	status  machine.Status
 	handles machine.Handles
+	streams machine.Streams
 	boot    *boot     // the newest
 	readyAt time.Time // when the guest was ready, or taken over
 }
