@@ -141,6 +141,18 @@ func (c Client) Shutdown(ctx context.Context, timeout time.Duration) (banger.Exi
 	return c.exit(ctx, Request{Shutdown: &ShutdownRequest{Timeout: timeout}})
 }
 
+// Signal sends the VMM a signal.
+func (c Client) Signal(ctx context.Context, sig syscall.Signal) error {
+	_, err := c.answer(ctx, Request{Signal: &SignalRequest{Signal: sig}})
+	return err
+}
+
+// Rename gives the guest another host name; it has that when Rename returns, or gets it when it is ready.
+func (c Client) Rename(ctx context.Context, name string) error {
+	_, err := c.answer(ctx, Request{Rename: &RenameRequest{Name: name}})
+	return err
+}
+
 // Console copies the console's newest part to w, and with follow what comes after it until the run ends. Of a VM that
 // does not run it copies what is left of its last runs.
 func (c Client) Console(ctx context.Context, follow bool, w io.Writer) error {

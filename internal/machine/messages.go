@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"syscall"
 	"time"
 
 	"banger"
@@ -41,6 +42,8 @@ type Request struct {
 	Console  *ConsoleRequest     `json:"console,omitempty"`  // then raw bytes to the client
 	Connect  *ConnectRequest     `json:"connect,omitempty"`  // then raw bytes both ways with a port of the guest channel
 	Shutdown *ShutdownRequest    `json:"shutdown,omitempty"` // power off, then kill; answers when the run has ended → Exit
+	Signal   *SignalRequest      `json:"signal,omitempty"`   // answers when the VMM has been sent it
+	Rename   *RenameRequest      `json:"rename,omitempty"`   // answers when the guest has the host name, or will get it when it is ready
 }
 
 // ConsoleRequest reads the console ring.
@@ -56,6 +59,16 @@ type ConnectRequest struct {
 // ShutdownRequest ends the run. Timeout 0 kills at once.
 type ShutdownRequest struct {
 	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// SignalRequest sends the VMM a signal. When that ends it, the run was killed.
+type SignalRequest struct {
+	Signal syscall.Signal `json:"signal"`
+}
+
+// RenameRequest gives the guest another host name.
+type RenameRequest struct {
+	Name string `json:"name"`
 }
 
 // Response is the first line of an answer. Error is set when the request failed; then nothing follows.
@@ -84,6 +97,7 @@ const (
 
 // Status is a run as its supervisor sees it.
 type Status struct {
+	Name     string          `json:"name,omitempty"` // host name of the guest
 	Phase    Phase           `json:"phase"`
 	Accel    string          `json:"accel"`             // what is used, after a fallback too
 	Attempts int             `json:"attempts"`          // boots tried: 1 or 2

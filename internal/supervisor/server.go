@@ -132,6 +132,14 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 		}
 		status := s.snapshot()
 		resp.Status = &status
+	case req.Signal != nil:
+		if err := s.signal(req.Signal.Signal); err != nil {
+			return refuse(conn, err)
+		}
+	case req.Rename != nil:
+		if err := s.rename(ctx, req.Rename.Name); err != nil {
+			return refuse(conn, err)
+		}
 	default:
 		if req.Shutdown != nil {
 			s.Log.Info("shutdown", "timeout", req.Shutdown.Timeout)

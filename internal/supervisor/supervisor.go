@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"banger"
@@ -85,12 +86,13 @@ type run struct {
 	launch      func()        // closes launched
 	markInit    func()        // closes initUp
 
-	mu      sync.Mutex
-	status  machine.Status
-	handles machine.Handles
-	streams machine.Streams
-	boot    *boot     // the newest
-	readyAt time.Time // when the guest was ready, or taken over
+	mu        sync.Mutex
+	status    machine.Status
+	handles   machine.Handles
+	streams   machine.Streams
+	signalled syscall.Signal // the last one that a client sent the VMM
+	boot      *boot          // the newest
+	readyAt   time.Time      // when the guest was ready, or taken over
 }
 
 // Run runs a VM until its end, which it records and returns. It takes over the VMM of a supervisor that died. The end of
@@ -133,7 +135,7 @@ func (r *run) prepare() (err error) {
 	if r.handles.Supervisor, err = proc.Self(); err != nil {
 		return err
 	}
-	r.status = machine.Status{Phase: machine.PhaseBooting, Accel: r.Machine.Accel, Attempts: max(1, r.handles.Attempt)}
+	r.status = machine.Status{Name: r.Machine.Name, Phase: machine.PhaseBooting, Accel: r.Machine.Accel, Attempts: max(1, r.handles.Attempt)}
 	if r.Machine.Boot == banger.BootSystem {
 		r.status.Init = machine.InitStarting
 	}
@@ -267,6 +269,12 @@ func (r *run) exit(e vmm.Exit) banger.Exit {
 	if e.Cause == banger.ExitReboot && !r.wasReady() && bytes.Contains(tail, []byte(panicLine)) {
 		e = vmm.Exit{Cause: banger.ExitPanic, Detail: "the guest's kernel panicked"}
 	}
+	r.mu.Lock()
+	signalled := r.signalled
+	r.mu.Unlock()
+	if e.Cause == banger.ExitCrash && signalled != 0 {
+		e = vmm.Exit{Cause: banger.ExitKilled, Detail: fmt.Sprintf("the VMM was sent signal %d (%s)", int(signalled), signalled)}
+	}
 	return banger.Exit{Cause: e.Cause, Detail: e.Detail, Console: lastLines(tail), At: time.Now().UTC()}
 }
 
@@ -337,6 +345,6 @@ func (r *run) recordReady() {
 func (r *run) identity() channel.Identify {
 	entropy := make([]byte, 32)
 	_, _ = rand.Read(entropy) // never fails: crypto/rand
-	return channel.Identify{HostName: r.Machine.Name, HostKey: r.keys.hostPrivate, UserKeys: []string{r.keys.userPublic},
+	return channel.Identify{HostName: r.snapshot().Name, HostKey: r.keys.hostPrivate, UserKeys: []string{r.keys.userPublic},
 		Clock: time.Now(), Entropy: entropy, Env: r.Machine.Env, User: r.Machine.User}
 }
