@@ -21,7 +21,10 @@ import (
 )
 
 // Store is an open database. It is safe for concurrent use.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db      *sql.DB
+	changes changes
+}
 
 // Open opens the database at path, makes it when it is missing, and applies the migrations it lacks.
 // Errors: ErrUnsupported when a newer banger wrote it; ErrCorrupt when it is no database; ErrUnavailable without disk space.

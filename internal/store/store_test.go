@@ -150,6 +150,10 @@ func TestGet(t *testing.T) {
 		{"x'; DROP TABLE vms; --", "", banger.ErrNotFound, ""},
 	} {
 		vm, err := s.Get(t.Context(), tc.ref)
+		all, resolveErr := s.Resolve(t.Context(), []string{tc.ref, "devbox"})
+		if resolveErr != nil || len(all) != 2 || all[1].Name != "devbox" || all[0].ID != vm.ID || fmt.Sprint(all[0].Err) != fmt.Sprint(err) || banger.HintOf(all[0].Err) != banger.HintOf(err) {
+			t.Errorf("Resolve(%q) = %+v, %v, want what Get gives: %s, %v", tc.ref, all, resolveErr, vm.ID, err)
+		}
 		if string(vm.ID) != tc.want || (tc.kind == nil) != (err == nil) || tc.kind != nil && !errors.Is(err, tc.kind) {
 			t.Errorf("Get(%q) = %s, %v, want %s, %v", tc.ref, vm.ID, err, tc.want, tc.kind)
 		}
@@ -159,12 +163,48 @@ func TestGet(t *testing.T) {
 	}
 }
 
+func TestChanged(t *testing.T) {
+	s := openTest(t)
+	told := func(change <-chan struct{}) bool {
+		select {
+		case <-change:
+			return true
+		default:
+			return false
+		}
+	}
+	for _, tc := range []struct {
+		what   string
+		change func() error
+		want   bool
+	}{
+		{"reserve", func() error { return s.Reserve(t.Context(), newVM("000000000001", "x"), nil) }, true},
+		{"a taken name", func() error {
+			if s.Reserve(t.Context(), newVM("000000000002", "x"), nil) == nil {
+				return errors.New("no conflict")
+			}
+			return nil
+		}, false},
+		{"update", func() error {
+			_, err := s.Update(t.Context(), "000000000001", func(vm *banger.VM) error { vm.State = banger.StateError; return nil })
+			return err
+		}, true},
+		{"list", func() error { _, err := s.List(t.Context()); return err }, false},
+		{"delete", func() error { return s.Delete(t.Context(), "000000000001") }, true},
+	} {
+		first, second := s.Changed(), s.Changed()
+		if err := tc.change(); err != nil || told(first) != tc.want || told(second) != tc.want {
+			t.Errorf("%s: %v, told %v and %v, want %v", tc.what, err, told(first), told(second), tc.want)
+		}
+	}
+}
+
 func TestTransitions(t *testing.T) {
 	states := []banger.VMState{banger.StateCreating, banger.StateStopped, banger.StateStarting, banger.StateRunning, banger.StateStopping, banger.StateError}
 	allowed := map[string]bool{
 		"creating stopped": true, "creating starting": true, "creating error": true, "stopped starting": true, "stopped error": true,
 		"starting running": true, "starting stopping": true, "starting stopped": true, "starting error": true, "running stopping": true,
-		"running stopped": true, "running error": true, "stopping stopped": true, "stopping error": true, "error starting": true, "error stopped": true,
+		"running stopped": true, "running starting": true, "running error": true, "stopping stopped": true, "stopping error": true, "error starting": true, "error stopped": true,
 	}
 	for _, from := range states {
 		for _, to := range states {

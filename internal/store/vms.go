@@ -18,7 +18,7 @@ var moves = map[banger.VMState][]banger.VMState{
 	banger.StateCreating: {banger.StateStopped, banger.StateStarting, banger.StateError},
 	banger.StateStopped:  {banger.StateStarting, banger.StateError},
 	banger.StateStarting: {banger.StateRunning, banger.StateStopping, banger.StateStopped, banger.StateError},
-	banger.StateRunning:  {banger.StateStopping, banger.StateStopped, banger.StateError},
+	banger.StateRunning:  {banger.StateStopping, banger.StateStopped, banger.StateStarting, banger.StateError}, // starting: the guest reboots
 	banger.StateStopping: {banger.StateStopped, banger.StateError},
 	banger.StateError:    {banger.StateStarting, banger.StateStopped},
 }
@@ -37,6 +37,7 @@ func (s *Store) Reserve(ctx context.Context, vm banger.VM, holder *proc.Handle) 
 		}
 		return putLease(ctx, tx, Lease{VM: vm.ID, Holder: *holder})
 	})
+	s.changes.tell(err)
 	if isUniqueViolation(err) {
 		return &banger.Error{Kind: banger.ErrConflict, Err: errors.New("name taken"),
 			Hint: "choose another --name, or: banger vm delete " + vm.Spec.Name}
@@ -71,18 +72,21 @@ func (s *Store) Update(ctx context.Context, id banger.VMID, change func(*banger.
 		_, err = tx.ExecContext(ctx, "UPDATE vms SET name = ?, state = ?, record = ? WHERE id = ?", vm.Spec.Name, vm.State, string(record), id)
 		return err
 	})
+	s.changes.tell(err)
 	if isUniqueViolation(err) {
-		return vm, &banger.Error{Kind: banger.ErrConflict, Op: "rename vm", Subject: vm.Spec.Name, Err: errors.New("name taken")}
+		return vm, &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("the name %s is taken", vm.Spec.Name), Hint: "choose another one"}
 	}
 	return vm, err
 }
 
 // Delete removes a record with its lease. A missing one is no error.
 func (s *Store) Delete(ctx context.Context, id banger.VMID) error {
-	return s.within(ctx, func(tx *sql.Tx) error {
+	err := s.within(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", id)
 		return err
 	})
+	s.changes.tell(err)
+	return err
 }
 
 // List gives every VM, oldest first. A record that can't be read is a VM in state error that says so.
@@ -134,7 +138,7 @@ func (s *Store) Get(ctx context.Context, ref string) (banger.VM, error) {
 }
 
 func (s *Store) names(ctx context.Context) (names []string, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT name FROM vms ORDER BY created_at DESC")
+	rows, err := s.db.QueryContext(ctx, "SELECT name FROM vms ORDER BY created_at DESC, id")
 	if err != nil {
 		return nil, kinded(err)
 	}
