@@ -2,8 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 
 	"banger"
@@ -11,8 +12,15 @@ import (
 	"banger/internal/api"
 )
 
-// operation is what is done to one VM.
+// operation is what is done to one VM. The reference is its id.
 type operation func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error)
+
+// batch is one command on several VMs, each once, in the order in which they were first named.
+type batch struct {
+	targets []api.ResolvedVM
+	details []api.VMDetail
+	errs    []error
+}
 
 // each runs op on all VMs at once and tells their names in the order given. One that fails does not stop the others.
 func (a *app) each(ctx context.Context, refs []string, op operation) ([]api.VMDetail, error) {
@@ -21,28 +29,69 @@ func (a *app) each(ctx context.Context, refs []string, op operation) ([]api.VMDe
 		return nil, err
 	}
 	defer c.Close()
-	if refs, err = distinct(ctx, c, refs); err != nil {
+	b, err := newBatch(ctx, c, refs)
+	if err != nil {
 		return nil, err
 	}
+	a.runBatch(ctx, c, b, op)
+	return a.finishBatch(b, vmName)
+}
+
+// newBatch finds out what all references stand for at one moment.
+func newBatch(ctx context.Context, c *client.Client, refs []string) (*batch, error) {
+	resolved, err := c.ResolveVMs(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	b := &batch{}
+	seen := map[string]bool{}
+	for _, target := range resolved {
+		key := or(string(target.ID), "?"+target.Ref)
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		b.targets = append(b.targets, target)
+		var err error
+		if target.Error != nil {
+			err = target.Error.Decode()
+		}
+		b.errs = append(b.errs, err)
+	}
+	b.details = make([]api.VMDetail, len(b.targets))
+	return b, nil
+}
+
+// runBatch runs op on every VM that nothing is known to be wrong with.
+func (a *app) runBatch(ctx context.Context, c *client.Client, b *batch, op operation) {
 	show, end := a.progress()
-	details, errs := make([]api.VMDetail, len(refs)), make([]error, len(refs))
+	defer end()
 	var group sync.WaitGroup
-	for i, ref := range refs {
-		group.Go(func() { details[i], errs[i] = op(ctx, c, ref, named(show, ref, len(refs) > 1)) })
+	for i, target := range b.targets {
+		if b.errs[i] != nil {
+			continue
+		}
+		group.Go(func() {
+			b.details[i], b.errs[i] = op(ctx, c, string(target.ID), named(show, target.Name, len(b.targets) > 1))
+		})
 	}
 	group.Wait()
-	end()
+}
 
+// finishBatch shows what was done, a line for each VM, and gives all that went wrong.
+func (a *app) finishBatch(b *batch, line func(api.VMDetail) string) ([]api.VMDetail, error) {
 	done := []api.VMDetail{}
 	var failed failures
-	for i, err := range errs {
-		if err != nil {
+	for i, err := range b.errs {
+		switch {
+		case errors.Is(err, errSkipped):
+		case err != nil:
 			failed = append(failed, err)
-		} else {
-			done = append(done, details[i])
+		default:
+			done = append(done, b.details[i])
 		}
 	}
-	if err := a.printNames(done); err != nil {
+	if err := a.printVMs(done, line); err != nil {
 		return done, err
 	}
 	if failed == nil {
@@ -51,65 +100,33 @@ func (a *app) each(ctx context.Context, refs []string, op operation) ([]api.VMDe
 	return done, failed
 }
 
-// distinct drops references to a VM that was named before.
-func distinct(ctx context.Context, c *client.Client, refs []string) ([]string, error) {
-	if len(refs) == 1 {
-		return refs, nil
-	}
-	list, err := c.ListVMs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var kept []string
-	seen := map[string]bool{}
-	for _, ref := range refs {
-		key := resolve(list, ref)
-		if !seen[key] {
-			kept = append(kept, ref)
-		}
-		seen[key] = true
-	}
-	return kept, nil
-}
-
-// resolve gives the id that ref stands for; ref itself when that is not clear: the daemon says why.
-func resolve(list []banger.VM, ref string) string {
-	var ids []string
-	for _, vm := range list {
-		if vm.Spec.Name == ref || string(vm.ID) == ref {
-			return string(vm.ID)
-		}
-		if strings.HasPrefix(string(vm.ID), ref) {
-			ids = append(ids, string(vm.ID))
-		}
-	}
-	if len(ids) == 1 {
-		return ids[0]
-	}
-	return ref
-}
+// errSkipped is a VM to which nothing is done, since a person did not want it: no failure.
+var errSkipped = errors.New("left alone")
 
 // named tells the VMs of one command apart in their progress.
-func named(show banger.ProgressFunc, ref string, several bool) banger.ProgressFunc {
+func named(show banger.ProgressFunc, name string, several bool) banger.ProgressFunc {
 	if show == nil || !several {
 		return show
 	}
 	return func(p banger.Progress) {
-		p.Stage = ref + " " + p.Stage
+		p.Stage = name + " " + p.Stage
 		show(p)
 	}
 }
 
-func (a *app) printNames(done []api.VMDetail) error {
+func vmName(vm api.VMDetail) string { return vm.Spec.Name }
+
+// printVMs writes a line for each VM: its id when little is wanted.
+func (a *app) printVMs(list []api.VMDetail, line func(api.VMDetail) string) error {
 	if a.json {
-		return a.printJSON(done)
+		return a.printJSON(slices.Concat([]api.VMDetail{}, list))
 	}
-	for _, vm := range done {
-		name := vm.Spec.Name
+	for _, vm := range list {
+		text := line(vm)
 		if a.quiet {
-			name = string(vm.ID)
+			text = string(vm.ID)
 		}
-		if _, err := fmt.Fprintln(a.Out, escape(name)); err != nil {
+		if _, err := fmt.Fprintln(a.Out, escape(text)); err != nil {
 			return err
 		}
 	}

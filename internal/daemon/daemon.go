@@ -44,6 +44,7 @@ type VMs interface {
 	DeleteKernel(ctx context.Context, name string) (banger.Kernel, error)
 	PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned, error)
 	Stats(ctx context.Context, refs []string) (api.Stats, error)
+	Verbs
 }
 
 // Images is what the image manager does for the API.
@@ -74,12 +75,15 @@ type Config struct {
 // Server answers on one unix socket.
 type Server struct {
 	Config
-	http *http.Server
+	http    *http.Server
+	serving context.Context // ends with Close
+	end     context.CancelFunc
 }
 
 // New makes a Server. It does no I/O.
 func New(cfg Config) *Server {
 	s := &Server{Config: cfg}
+	s.serving, s.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) { return s.Status(r.Context()) }))
 	mux.HandleFunc(api.RouteShutdown, answer(s, func(*http.Request) (any, error) { defer s.Shutdown(); return struct{}{}, nil }))
@@ -95,6 +99,7 @@ func New(cfg Config) *Server {
 	s.catalogRoutes(mux)
 	s.kernelRoutes(mux)
 	s.statsRoutes(mux)
+	s.verbRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
 	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))
 	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, vmEvent(s, s.stop))))
@@ -123,6 +128,7 @@ func (s *Server) Serve(l *net.UnixListener, uid int) error {
 
 // Close stops taking requests and waits, until ctx ends, for those that are being answered; then it cuts them off.
 func (s *Server) Close(ctx context.Context) {
+	s.end()
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 	}

@@ -30,6 +30,7 @@ type vms struct {
 	all    map[string]banger.VM
 	holder *proc.Handle
 	req    api.CreateRequest
+	waits  chan struct{} // Wait sends before it waits without end
 	wait   chan struct{} // not nil: Create waits for its context and closes it
 }
 
@@ -131,6 +132,7 @@ type served struct {
 	vms  *vms
 	log  *bytes.Buffer
 	ends chan struct{}
+	*daemon.Server
 	*client.Client
 }
 
@@ -142,7 +144,7 @@ func serve(t *testing.T, uid int) *served {
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
 	s := &served{dir: statedir.Dir{Root: filepath.Join(root, "s")}, log: &bytes.Buffer{}, ends: make(chan struct{}, 1),
-		vms: &vms{all: map[string]banger.VM{"devbox": {ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}}}}}
+		vms: &vms{waits: make(chan struct{}), all: map[string]banger.VM{"devbox": {ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}}}}}
 	if err := s.dir.Ensure(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +152,7 @@ func serve(t *testing.T, uid int) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
+	s.Server = daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 		Images:   imageList{},
 		Kernels:  kernelList{},
 		Catalog:  catalogOf(),
@@ -159,9 +161,9 @@ func serve(t *testing.T, uid int) *served {
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid, StartTime: 9}, nil },
 	})
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(listener, uid) }()
+	go func() { done <- s.Serve(listener, uid) }()
 	t.Cleanup(func() {
-		server.Close(context.Background())
+		s.Server.Close(context.Background())
 		if err := <-done; err != nil {
 			t.Errorf("Serve: %v", err)
 		}

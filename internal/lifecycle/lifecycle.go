@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"banger"
@@ -29,6 +30,8 @@ type Store interface {
 	Delete(ctx context.Context, id banger.VMID) error
 	List(ctx context.Context) ([]banger.VM, error)
 	Get(ctx context.Context, ref string) (banger.VM, error)
+	Resolve(ctx context.Context, refs []string) ([]store.Resolved, error)
+	Changed() <-chan struct{}
 	PutLease(ctx context.Context, lease store.Lease) error
 	Leases(ctx context.Context) ([]store.Lease, error)
 }
@@ -75,8 +78,8 @@ type Home struct {
 	GitEmail  string
 }
 
-// Machines are the supervisors. Status, Ready, Stats, Wait and Shutdown ask the one of a VM and fail with ErrUnavailable when none
-// answers.
+// Machines are the supervisors. Status, Ready, Stats, Wait, Shutdown, Signal and Rename ask the one of a VM and fail with
+// ErrUnavailable when none answers.
 type Machines interface {
 	// Launch starts a supervisor for a new run; what an earlier run recorded is removed first. It returns when the supervisor's
 	// process exists and its socket takes connections. On error nothing runs.
@@ -89,6 +92,9 @@ type Machines interface {
 	Stats(ctx context.Context, id banger.VMID) (machine.Stats, error)
 	Wait(ctx context.Context, id banger.VMID) (banger.Exit, error)
 	Shutdown(ctx context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error)
+	Signal(ctx context.Context, id banger.VMID, sig syscall.Signal) error
+	// Rename gives the running guest another host name, which the run keeps whatever becomes of its supervisor.
+	Rename(ctx context.Context, id banger.VMID, name string) error
 
 	// Handles gives the recorded processes of the last run, zero when there are none, and which of them live.
 	Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error)

@@ -322,11 +322,7 @@ func TestDeathsWhileRunning(t *testing.T) {
 func TestStopWithoutSupervisor(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreate("x", true)
-	w.await("the watcher's connection", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.runs[vm.ID].watched
-	})
+	w.awaitWatcher(vm.ID)
 	w.mu.Lock()
 	w.runs[vm.ID].supervisor = false // unnoticed: the connection still stands
 	w.mu.Unlock()
@@ -364,11 +360,20 @@ func (w *world) script() func() error {
 	}
 }
 
+// scripts are what the fault tests run.
+var scripts = map[string]func(*world) func() error{"life": (*world).script, "changes": (*world).changes}
+
 func TestEachStepFails(t *testing.T) {
+	for name, script := range scripts {
+		t.Run(name, func(t *testing.T) { eachStepFails(t, script) })
+	}
+}
+
+func eachStepFails(t *testing.T, script func(*world) func() error) {
 	for step := 0; ; step++ {
 		w := newWorld(t)
 		w.failStep = step
-		err := w.do(w.script())
+		err := w.do(script(w))
 		if w.faulted() == "" {
 			if err != nil {
 				t.Fatalf("no step failed and yet: %v", err)
@@ -378,7 +383,7 @@ func TestEachStepFails(t *testing.T) {
 		}
 		w.settle()
 		w.restart()
-		if wrong := w.broken(); len(wrong) > 0 {
+		if wrong := append(w.broken(), w.misnamed()...); len(wrong) > 0 {
 			t.Fatalf("failed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
@@ -386,15 +391,21 @@ func TestEachStepFails(t *testing.T) {
 }
 
 func TestEachStepCrashes(t *testing.T) {
+	for name, script := range scripts {
+		t.Run(name, func(t *testing.T) { eachStepCrashes(t, script) })
+	}
+}
+
+func eachStepCrashes(t *testing.T, script func(*world) func() error) {
 	for step := 0; ; step++ {
 		w := newWorld(t)
 		w.crashAt = step
-		if w.do(w.script()); w.faulted() == "" {
+		if w.do(script(w)); w.faulted() == "" {
 			t.Logf("%d steps", step)
 			break
 		}
 		w.restart()
-		if wrong := w.broken(); len(wrong) > 0 {
+		if wrong := append(w.broken(), w.misnamed()...); len(wrong) > 0 {
 			t.Fatalf("crashed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
@@ -472,7 +483,7 @@ func (w *world) randomAct(dice *rand.Rand) {
 		time.AfterFunc(time.Duration(dice.IntN(2000))*time.Microsecond, cancel)
 	}
 	var err error
-	switch dice.IntN(8) {
+	switch dice.IntN(11) {
 	case 0, 1:
 		_, err = w.Create(ctx, api.CreateRequest{Name: name, Start: dice.IntN(2) == 0}, nil, nil)
 	case 2, 3:
@@ -481,6 +492,12 @@ func (w *world) randomAct(dice *rand.Rand) {
 		_, err = w.Stop(ctx, name, 0, nil)
 	case 5:
 		_, err = w.Delete(ctx, name, dice.IntN(2) == 0, nil)
+	case 6:
+		_, err = w.Restart(ctx, name, 0, nil)
+	case 7:
+		_, err = w.Kill(ctx, name, "KILL", nil)
+	case 8:
+		_, err = w.Rename(ctx, name, fmt.Sprintf("vm-%d", dice.IntN(3)), nil)
 	default:
 		vm, getErr := w.daemon.db.Get(ctx, name)
 		w.mu.Lock()

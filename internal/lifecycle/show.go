@@ -14,6 +14,23 @@ const statusTimeout = time.Second
 // List gives every VM, oldest first. It waits for no operation.
 func (m *Manager) List(ctx context.Context) ([]banger.VM, error) { return m.Store.List(ctx) }
 
+// Resolve finds out what each of refs stands for, all at one moment.
+func (m *Manager) Resolve(ctx context.Context, refs []string) ([]api.ResolvedVM, error) {
+	list, err := m.Store.Resolve(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	resolved := make([]api.ResolvedVM, len(list))
+	for i, one := range list {
+		resolved[i] = api.ResolvedVM{Ref: refs[i], ID: one.ID, Name: one.Name}
+		if one.Err != nil {
+			body := banger.EncodeError(one.Err, "")
+			resolved[i].Error = &body
+		}
+	}
+	return resolved, nil
+}
+
 // Show gives one VM by name, id or unique prefix of an id.
 func (m *Manager) Show(ctx context.Context, ref string) (api.VMDetail, error) {
 	vm, err := m.Store.Get(ctx, ref)

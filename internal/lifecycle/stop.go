@@ -9,6 +9,9 @@ import (
 	"banger"
 )
 
+// killAtOnce as the time that a guest gets to power off: it is not asked.
+const killAtOnce = 0
+
 // finishGrace is how long a supervisor may take to go once its run has ended.
 const finishGrace = 5 * time.Second
 
@@ -16,7 +19,7 @@ const finishGrace = 5 * time.Second
 // ended. A VM that does not run is no error; state error becomes stopped.
 func (m *Manager) Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
 	if timeout < 0 {
-		return banger.VM{}, banger.Invalidf("timeout %s: want a positive duration", timeout)
+		return banger.VM{}, badTimeout(timeout)
 	}
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, release, err := m.claimForEnd(ctx, ref)
@@ -25,11 +28,15 @@ func (m *Manager) Stop(ctx context.Context, ref string, timeout time.Duration, p
 		}
 		defer release()
 		defer progress.Begin("stop", "stopping the VM")()
-		if vm, err = m.stop(ctx, vm, timeout); err != nil {
+		if vm, err = m.stop(ctx, vm, m.stopTimeout(vm, timeout)); err != nil {
 			return vm, &banger.Error{Op: "stop vm", Subject: vm.Spec.Name, Err: err}
 		}
 		return vm, nil
 	})
+}
+
+func badTimeout(timeout time.Duration) error {
+	return banger.Invalidf("timeout %s: want a positive duration", timeout)
 }
 
 // claimForEnd takes the claim of a VM whose run is to end; a start in progress yields.
@@ -51,7 +58,7 @@ func (m *Manager) claimForEnd(ctx context.Context, ref string) (banger.VM, func(
 	return now, release, nil
 }
 
-// stop holds the claim.
+// stop holds the claim. It gives the guest timeout; [killAtOnce] does not ask it.
 func (m *Manager) stop(ctx context.Context, vm banger.VM, timeout time.Duration) (banger.VM, error) {
 	switch vm.State {
 	case banger.StateStopped:
@@ -74,9 +81,6 @@ func (m *Manager) stop(ctx context.Context, vm banger.VM, timeout time.Duration)
 
 // shutdown ends the run of a stopping VM by its supervisor, or by force when that does not answer.
 func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Duration) (banger.VM, error) {
-	if timeout == 0 {
-		timeout = m.stopTimeout(vm)
-	}
 	exit, err := m.Machines.Shutdown(ctx, vm.ID, timeout)
 	if err != nil && ctx.Err() != nil {
 		return vm, err // the daemon ends; the next one goes on
@@ -101,8 +105,12 @@ func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Durat
 // slowStops is how much longer than usual an emulated guest may take to power off.
 const slowStops = 4
 
-func (m *Manager) stopTimeout(vm banger.VM) time.Duration {
-	if vm.Accel == "tcg" {
+// stopTimeout is what a guest gets to power off: what was asked for, else the default.
+func (m *Manager) stopTimeout(vm banger.VM, asked time.Duration) time.Duration {
+	switch {
+	case asked > 0:
+		return asked
+	case vm.Accel == "tcg":
 		return slowStops * m.Defaults.StopTimeout
 	}
 	return m.Defaults.StopTimeout
@@ -228,6 +236,3 @@ func (m *Manager) erase(ctx context.Context, id banger.VMID) error {
 	}
 	return nil
 }
-
-// killAtOnce as the timeout of a shutdown does not ask the guest.
-const killAtOnce = 0

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"banger"
@@ -30,14 +31,20 @@ func (s Supervisors) Launch(ctx context.Context, cfg machine.Config) error {
 			return err
 		}
 	}
+	if err := s.configure(cfg); err != nil {
+		return err
+	}
+	return s.Relaunch(ctx, cfg.ID)
+}
+
+// configure writes what a supervisor is told, also one that takes the run over.
+func (s Supervisors) configure(cfg machine.Config) error {
+	dir := s.Dir.VM(cfg.ID)
 	text, err := json.Marshal(cfg)
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(dir.MachineConfig(), text, 0o600); err != nil {
-		return banger.SpaceError(err, dir.Path)
-	}
-	return s.Relaunch(ctx, cfg.ID)
+	return banger.SpaceError(atomicfile.Write(dir.MachineConfig(), text, 0o600), dir.Path)
 }
 
 // Relaunch starts a supervisor. Its socket listens before it does, so whoever connects waits instead of failing.
@@ -93,6 +100,28 @@ func (s Supervisors) Wait(ctx context.Context, id banger.VMID) (banger.Exit, err
 // Shutdown ends the run.
 func (s Supervisors) Shutdown(ctx context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
 	return s.client(id).Shutdown(ctx, timeout)
+}
+
+// Signal sends the VMM a signal by its supervisor.
+func (s Supervisors) Signal(ctx context.Context, id banger.VMID, sig syscall.Signal) error {
+	return s.client(id).Signal(ctx, sig)
+}
+
+// Rename changes the machine's configuration and tells the guest by its supervisor.
+func (s Supervisors) Rename(ctx context.Context, id banger.VMID, name string) error {
+	text, err := os.ReadFile(s.Dir.VM(id).MachineConfig())
+	if err != nil {
+		return err
+	}
+	var cfg machine.Config
+	if err := json.Unmarshal(text, &cfg); err != nil || cfg.ID != id {
+		return &banger.Error{Kind: banger.ErrCorrupt, Op: "configuration of vm", Subject: string(id), Err: err}
+	}
+	cfg.Name = name
+	if err := s.configure(cfg); err != nil {
+		return err
+	}
+	return s.client(id).Rename(ctx, name)
 }
 
 // Handles reads handles.json and looks which of its processes live.

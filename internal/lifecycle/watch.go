@@ -43,16 +43,20 @@ func (m *Manager) conclude(ctx context.Context, vm banger.VM, exit banger.Exit) 
 	case exit.Cause == banger.ExitPanic, exit.Cause == banger.ExitCrash, exit.Cause == banger.ExitNoBoot:
 		state = banger.StateError
 	}
-	restart := exit.Cause == banger.ExitReboot && vm.State != banger.StateStopping
-	vm, err := m.ended(ctx, vm, exit, state)
-	if err != nil {
+	m.Log.InfoContext(ctx, "run ended", "vm", vm.ID, "name", vm.Spec.Name, "cause", exit.Cause, "detail", exit.Detail)
+	if exit.Cause == banger.ExitReboot && vm.State != banger.StateStopping {
+		return m.reboot(ctx, vm)
+	}
+	_, err := m.ended(ctx, vm, exit, state)
+	return err
+}
+
+// reboot goes on with a VM whose guest rebooted. The record never says that it stopped: nobody asked for that.
+func (m *Manager) reboot(ctx context.Context, vm banger.VM) error {
+	if err := m.finish(ctx, vm.ID); err != nil {
 		return err
 	}
-	m.Log.InfoContext(ctx, "run ended", "vm", vm.ID, "name", vm.Spec.Name, "cause", exit.Cause, "detail", exit.Detail)
-	if !restart {
-		return nil
-	}
-	if vm, err = m.start(ctx, vm, nil); err != nil && !isBootFailure(err) {
+	if _, err := m.start(ctx, vm, nil); err != nil && !isBootFailure(err) {
 		return fmt.Errorf("start after the guest's reboot: %w", err)
 	}
 	return nil
@@ -63,6 +67,7 @@ func (m *Manager) conclude(ctx context.Context, vm banger.VM, exit banger.Exit) 
 func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
 	status, err := m.Machines.Status(ctx, vm.ID)
 	if err == nil && status.Exit == nil {
+		m.tellName(ctx, vm, status.Name)
 		return m.adopt(ctx, vm)
 	}
 	if err == nil {
@@ -102,7 +107,7 @@ func (m *Manager) adopt(ctx context.Context, vm banger.VM) (err error) {
 	case banger.StateRunning:
 		m.watch(vm)
 	case banger.StateStopping:
-		_, err = m.shutdown(ctx, vm, 0)
+		_, err = m.shutdown(ctx, vm, m.stopTimeout(vm, 0))
 	case banger.StateStarting:
 		if _, err = m.awaitReady(ctx, vm); isBootFailure(err) {
 			err = nil

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,9 +30,11 @@ type world struct {
 	runs     map[banger.VMID]*run
 	holders  map[int]chan struct{} // by pid; closed: gone
 	boot     banger.ExitCause      // "": guests get ready; else how each boot ends
+	deaf     bool                  // guests do not power off when asked
 	slow     chan struct{}         // not nil: guests get ready when it is closed
 	noSpace  error                 // what Homes.Create gives
 	changed  error                 // what Images.Base gives
+	waiters  atomic.Int32          // how often somebody asked for the next change
 	steps    int
 	failStep int // -1: none
 	crashAt  int
@@ -53,8 +57,10 @@ type run struct {
 	exit       banger.Exit // once ended
 	record     bool        // exit.json is there
 	starts     int
-	watched    bool // somebody waits for its end
 	use        machine.Stats
+	watched    bool   // somebody waits for its end
+	name       string // of the guest
+	asked      bool   // to power off
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -315,6 +321,11 @@ func (s faultyStore) Get(ctx context.Context, ref string) (banger.VM, error) {
 	return s.Store.Get(ctx, ref)
 }
 
+func (s faultyStore) Changed() <-chan struct{} {
+	defer s.d.w.waiters.Add(1)
+	return s.Store.Changed()
+}
+
 func (s faultyStore) PutLease(ctx context.Context, lease store.Lease) error {
 	if err := s.d.step("store: put lease"); err != nil {
 		return err
@@ -413,7 +424,7 @@ func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 		if !w.homes[cfg.ID] {
 			w.t.Errorf("launch of %s without a directory", cfg.ID)
 		}
-		r := &run{cfg: cfg, supervisor: true, vmm: true, lost: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{})}
+		r := &run{cfg: cfg, name: cfg.Name, supervisor: true, vmm: true, lost: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{})}
 		w.runs[cfg.ID] = r
 		switch {
 		case w.boot != "":
@@ -465,7 +476,7 @@ func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
 			d.w.t.Errorf("relaunch of %s: %+v", id, r)
 			return errNoAnswer
 		}
-		r.supervisor, r.lost, r.starts = true, make(chan struct{}), r.starts+1
+		r.supervisor, r.lost, r.starts, r.name = true, make(chan struct{}), r.starts+1, r.cfg.Name
 		return nil
 	})
 }
@@ -489,15 +500,42 @@ func (d *daemon) Status(_ context.Context, id banger.VMID) (machine.Status, erro
 	if err != nil {
 		return machine.Status{}, err
 	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
 	return r.status(), nil
 }
 
+func (d *daemon) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) error {
+	r, _, err := d.serving("machine: signal", id)
+	if err != nil {
+		return err
+	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	if sig == syscall.SIGTERM {
+		d.w.end(r, banger.ExitKilled)
+	}
+	return nil
+}
+
+func (d *daemon) Rename(_ context.Context, id banger.VMID, name string) error {
+	return d.effect("machine: rename", func() error {
+		r := d.w.runs[id]
+		if r.cfg.Name = name; !r.supervisor {
+			return errNoAnswer
+		}
+		r.name = name
+		return nil
+	})
+}
+
+// status is what the supervisor tells. w.mu is held.
 func (r *run) status() machine.Status {
 	select {
 	case <-r.ended:
 		return machine.Status{Phase: machine.PhaseEnded, Accel: "tcg", Exit: &r.exit}
 	default:
-		return machine.Status{Phase: machine.PhaseReady, Accel: "tcg"}
+		return machine.Status{Name: r.name, Phase: machine.PhaseReady, Accel: "tcg"}
 	}
 }
 
@@ -514,6 +552,8 @@ func (d *daemon) Ready(ctx context.Context, id banger.VMID) (machine.Status, err
 	case <-ctx.Done():
 		return machine.Status{}, ctx.Err()
 	}
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
 	return r.status(), nil
 }
 
@@ -551,12 +591,18 @@ func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Durati
 		return banger.Exit{}, err
 	}
 	d.w.mu.Lock()
-	defer d.w.mu.Unlock()
-	if timeout > 0 {
-		d.w.end(r, banger.ExitPowerOff)
-	} else {
+	switch {
+	case timeout == 0:
 		d.w.end(r, banger.ExitKilled)
+	case d.w.deaf:
+		r.asked = true
+		d.w.mu.Unlock()
+		<-r.ended
+		d.w.mu.Lock()
+	default:
+		d.w.end(r, banger.ExitPowerOff)
 	}
+	defer d.w.mu.Unlock()
 	return r.exit, nil
 }
 

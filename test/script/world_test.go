@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"banger"
@@ -177,6 +179,7 @@ type run struct {
 	ended chan struct{}
 	once  sync.Once
 	exit  banger.Exit // once ended
+	name  atomic.Value
 }
 
 func (r *run) end(cause banger.ExitCause, detail string) {
@@ -188,7 +191,8 @@ func (r *run) end(cause banger.ExitCause, detail string) {
 }
 
 func (r *run) status() machine.Status {
-	s := machine.Status{Phase: machine.PhaseReady, Accel: r.cfg.Accel, Attempts: 1, Timings: []banger.Timing{
+	name, _ := r.name.Load().(string)
+	s := machine.Status{Name: cmp.Or(name, r.cfg.Name), Phase: machine.PhaseReady, Accel: r.cfg.Accel, Attempts: 1, Timings: []banger.Timing{
 		{Side: "host", Step: "start vmm", Elapsed: 12 * time.Millisecond}, {Side: "guest", Step: "mount", Elapsed: 34 * time.Millisecond}}}
 	select {
 	case <-r.ended:
@@ -266,13 +270,32 @@ func (m machines) Stats(_ context.Context, id banger.VMID) (machine.Stats, error
 		Streams: machine.Streams{Open: 3, Begun: 5}}, nil
 }
 
-func (m machines) Shutdown(_ context.Context, id banger.VMID, _ time.Duration) (banger.Exit, error) {
+func (m machines) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
 	r, err := m.get(id)
 	if err != nil {
 		return banger.Exit{}, err
 	}
-	r.end(banger.ExitPowerOff, "")
+	if timeout > 0 {
+		r.end(banger.ExitPowerOff, "")
+	}
+	r.end(banger.ExitKilled, "")
 	return r.exit, nil
+}
+
+func (m machines) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) error {
+	r, err := m.get(id)
+	if err == nil {
+		r.end(banger.ExitKilled, "signal: "+sig.String())
+	}
+	return err
+}
+
+func (m machines) Rename(_ context.Context, id banger.VMID, name string) error {
+	r, err := m.get(id)
+	if err == nil {
+		r.name.Store(name)
+	}
+	return err
 }
 
 func (m machines) Handles(id banger.VMID) (h machine.Handles, supervisor, vmm bool, err error) {

@@ -1,0 +1,35 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// ResolveVMs finds out what each of refs stands for, all at one moment.
+func (c *Client) ResolveVMs(ctx context.Context, refs []string) ([]api.ResolvedVM, error) {
+	return ask[[]api.ResolvedVM](ctx, c, api.RouteVMResolve, "", api.ResolveRequest{Refs: refs})
+}
+
+// RestartVM stops a VM as StopVM does and starts it again. One that does not run is started.
+func (c *Client) RestartVM(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMRestart, ref, nil, api.RestartRequest{Timeout: timeout}, progress)
+}
+
+// KillVM ends a VM's run at once with signal KILL; another signal is sent to its VMM.
+func (c *Client) KillVM(ctx context.Context, ref, signal string, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMKill, ref, nil, api.KillRequest{Signal: signal}, progress)
+}
+
+// RenameVM gives a VM another name, and its guest another host name.
+func (c *Client) RenameVM(ctx context.Context, ref, name string, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMRename, ref, nil, api.RenameRequest{Name: name}, progress)
+}
+
+// WaitVM returns when a VM has come to what is waited for: "stopped", "running", "error" or "deleted". It gives the VM's record then.
+// Errors: ErrUnavailable when the daemon ends meanwhile.
+func (c *Client) WaitVM(ctx context.Context, ref, what string) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMWait, ref, nil, api.WaitRequest{For: what}, nil)
+}

@@ -1,0 +1,52 @@
+package api
+
+import (
+	"time"
+
+	"banger"
+)
+
+// Routes of what is done to VMs beside making, starting, stopping and deleting them.
+const (
+	RouteVMResolve = "POST /v1/vms/resolve"       // ResolveRequest → []ResolvedVM
+	RouteVMRestart = "POST /v1/vms/{ref}/restart" // RestartRequest → events, VM
+	RouteVMKill    = "POST /v1/vms/{ref}/kill"    // KillRequest → events, VM
+	RouteVMRename  = "POST /v1/vms/{ref}/rename"  // RenameRequest → events, VM
+	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → events, VM
+)
+
+// MaxRefs bounds the references of one [ResolveRequest].
+const MaxRefs = 10_000
+
+// ResolveRequest asks what references stand for, all at one moment.
+type ResolveRequest struct {
+	Refs []string `json:"refs"` // names, ids, unique prefixes of ids
+}
+
+// ResolvedVM is what one reference stands for. Either ID or Error is set.
+type ResolvedVM struct {
+	Ref   string            `json:"ref"`
+	ID    banger.VMID       `json:"id,omitempty"`
+	Name  string            `json:"name,omitempty"`
+	Error *banger.ErrorBody `json:"error,omitempty"`
+}
+
+// RestartRequest bounds the guest's own power-off as [StopRequest] does.
+type RestartRequest struct {
+	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
+}
+
+// KillRequest names the signal for the VMM; KILL ends the run.
+type KillRequest struct {
+	Signal string `json:"signal"` // "KILL", "SIGTERM", "15"
+}
+
+// RenameRequest asks for another name.
+type RenameRequest struct {
+	Name string `json:"name"`
+}
+
+// WaitRequest says what is waited for: "stopped", which is the end of a run in whatever way, "running", "error" or "deleted".
+type WaitRequest struct {
+	For string `json:"for"`
+}

@@ -1,0 +1,51 @@
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"banger"
+)
+
+// Restart stops a VM as Stop does and starts it again; nothing else happens to it in between. One that does not run is started.
+// Errors: those of Stop and Start; ErrConflict when the VM is told to stop meanwhile.
+func (m *Manager) Restart(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
+	if timeout < 0 {
+		return banger.VM{}, badTimeout(timeout)
+	}
+	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
+		vm, err := m.Store.Get(ctx, ref)
+		if err != nil {
+			return banger.VM{}, err
+		}
+		m.claims.interrupt(vm.ID)
+		yielding, release, err := m.claims.takeYielding(ctx, vm.ID)
+		if err != nil {
+			return vm, err
+		}
+		defer release()
+		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil {
+			return vm, err
+		}
+		vm, err = m.restart(ctx, yielding, vm, timeout, progress)
+		if err != nil {
+			return vm, &banger.Error{Op: "restart vm", Subject: vm.Spec.Name, Err: err}
+		}
+		m.Log.InfoContext(ctx, "restarted", "vm", vm.ID, "name", vm.Spec.Name, "accel", vm.Accel)
+		return vm, nil
+	})
+}
+
+// restart holds the claim. A stop is never cut short: only the start yields.
+func (m *Manager) restart(ctx, yielding context.Context, vm banger.VM, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
+	end := progress.Begin("stop", "stopping the VM")
+	vm, err := m.stop(ctx, vm, m.stopTimeout(vm, timeout))
+	if err != nil {
+		return vm, err
+	}
+	end()
+	if cause := context.Cause(yielding); cause != nil {
+		return vm, &banger.Error{Kind: banger.ErrConflict, Err: cause}
+	}
+	return m.start(yielding, vm, progress)
+}
