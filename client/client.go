@@ -1,6 +1,7 @@
 // Package client is the Go client of the owner daemon.
 //
-// Methods that take long report progress; cancelling their context ends the waiting and, for CreateVM, the work itself.
+// Methods that take long report progress; cancelling their context ends the waiting and, for those that make something, the work
+// itself. Detach lets the work go on without us.
 // Errors have the kinds of package banger, with the daemon's message, hint and operation id.
 package client
 
@@ -94,11 +95,7 @@ func (c *Client) StopVM(ctx context.Context, ref string, timeout time.Duration, 
 
 // DeleteVM removes a VM with its disk and gives its last record. Errors: ErrConflict when it runs and force is not set.
 func (c *Client) DeleteVM(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (api.VMDetail, error) {
-	query := url.Values{}
-	if force {
-		query.Set(api.ForceParam, strconv.FormatBool(true))
-	}
-	return c.stream(ctx, api.RouteVMDelete, ref, query, nil, progress)
+	return c.stream(ctx, api.RouteVMDelete, ref, param(api.ForceParam, force), nil, progress)
 }
 
 // ListVMs gives every VM, oldest first.
@@ -242,11 +239,19 @@ func (c *Client) events(ctx context.Context, route, ref string, query url.Values
 			progress.Report(*event.Progress)
 		case event.Error != nil:
 			return last, event.Error.Decode()
-		case event.VM != nil, event.Image != nil, event.Kernel != nil, event.CatalogImage != nil, event.CatalogKernel != nil:
+		case event != api.Event{}:
 			_, _ = io.Copy(io.Discard, resp.Body)
 			return event, nil
 		}
 	}
+}
+
+// param is a query that holds name when it is set.
+func param(name string, set bool) url.Values {
+	if !set {
+		return nil
+	}
+	return url.Values{name: {strconv.FormatBool(true)}}
 }
 
 // do sends one request and turns every answer but 200 into an error.

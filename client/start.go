@@ -124,8 +124,9 @@ func flock(fd int) error {
 	}
 }
 
-// Shutdown ends the daemon and returns when its process is gone. VMs go on.
-func (c *Client) Shutdown(ctx context.Context) error {
+// Shutdown ends the daemon and returns when its process is gone. VMs go on. Errors: ErrConflict while operations run, unless
+// force lets them be cut off: what they made so far is undone.
+func (c *Client) Shutdown(ctx context.Context, force bool) error {
 	status, err := c.Status(ctx)
 	if err != nil {
 		return err
@@ -134,9 +135,11 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find the daemon's process: %w", err)
 	}
-	if _, err := get[struct{}](ctx, c, api.RouteShutdown, ""); err != nil {
+	resp, err := c.do(ctx, api.RouteShutdown, "", param(api.ForceParam, force), nil)
+	if err != nil {
 		return err
 	}
+	resp.Body.Close()
 	if err := daemon.Wait(ctx); err != nil {
 		return unavailable(ctx, err)
 	}

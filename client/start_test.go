@@ -78,7 +78,7 @@ func newConfig(t *testing.T) Config {
 	cfg := Config{Dir: statedir.Dir{Root: root}, Daemon: os.Getenv(envDaemon)}
 	t.Cleanup(func() {
 		if c, err := DialExisting(context.Background(), cfg); err == nil {
-			if err := c.Shutdown(context.Background()); err != nil {
+			if err := c.Shutdown(context.Background(), false); err != nil {
 				t.Errorf("Shutdown: %v", err)
 			}
 			c.Close()
@@ -129,7 +129,7 @@ func testStartsAndEnds(t *testing.T) {
 	if vms, err := c.ListVMs(t.Context()); err != nil || len(vms) > 0 {
 		t.Errorf("ListVMs = %v, %v", vms, err)
 	}
-	if err := c.Shutdown(t.Context()); err != nil || daemon.Alive() {
+	if err := c.Shutdown(t.Context(), false); err != nil || daemon.Alive() {
 		t.Errorf("Shutdown: %v, daemon lives: %v", err, daemon.Alive())
 	}
 	if third := daemonPID(t, cfg); third == first {
@@ -201,7 +201,7 @@ func testDyingDaemon(t *testing.T) {
 	if err != nil || status.PID == 0 {
 		t.Errorf("Status = %+v, %v", status, err)
 	}
-	if err := c.Shutdown(t.Context()); err != nil {
+	if err := c.Shutdown(t.Context(), false); err != nil {
 		t.Error(err)
 	}
 }

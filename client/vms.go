@@ -31,5 +31,5 @@ func (c *Client) RenameVM(ctx context.Context, ref, name string, progress banger
 // WaitVM returns when a VM has come to what is waited for: "stopped", "running", "error" or "deleted". It gives the VM's record then.
 // Errors: ErrUnavailable when the daemon ends meanwhile.
 func (c *Client) WaitVM(ctx context.Context, ref, what string) (api.VMDetail, error) {
-	return c.stream(ctx, api.RouteVMWait, ref, nil, api.WaitRequest{For: what}, nil)
+	return ask[api.VMDetail](ctx, c, api.RouteVMWait, ref, api.WaitRequest{For: what})
 }

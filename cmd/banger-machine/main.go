@@ -109,7 +109,7 @@ func (m *Main) Run(ctx context.Context) error {
 	if err := proc.ConfineSelf(keep); err != nil {
 		return err
 	}
-	log.Info("starting", "version", version, "name", cfg.Name, "accel", cfg.Accel, "landlock", proc.LandlockABI())
+	log.Info("starting", "version", version, "name", cfg.Name, "op", cfg.Op, "accel", cfg.Accel, "landlock", proc.LandlockABI())
 	_, err = supervisor.Run(ctx, supervisor.Config{Machine: cfg, Driver: driver, Listener: listener, Log: log})
 	return err
 }

@@ -25,7 +25,7 @@ const Ready = "ready"
 // Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
 const (
 	RouteStatus       = "GET /v1/status"           // → Status
-	RouteShutdown     = "POST /v1/shutdown"        // → {}: the daemon ends, VMs go on
+	RouteShutdown     = "POST /v1/shutdown"        // ?force=1 while operations run → {}: the daemon ends, VMs go on
 	RouteVMCreate     = "POST /v1/vms"             // CreateRequest → events, VM
 	RouteVMList       = "GET /v1/vms"              // → []banger.VM, oldest first
 	RouteVMShow       = "GET /v1/vms/{ref}"        // → VMDetail
@@ -46,7 +46,8 @@ const (
 	RouteKernelDelete = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
 )
 
-// ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first.
+// ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first, and of [RouteShutdown] that lets
+// running operations be cut off.
 const ForceParam = "force"
 
 // CreateRequest asks for a VM. A nil or empty field takes the daemon's default; an explicit bad value is refused.
@@ -124,11 +125,12 @@ type VMDetail struct {
 
 // Event is one line of a stream. Exactly one field is set; all but Progress are the last line.
 type Event struct {
-	Progress *banger.Progress  `json:"progress,omitempty"`
-	VM       *VMDetail         `json:"vm,omitempty"`
-	Image    *banger.Image     `json:"image,omitempty"`
-	Kernel   *banger.Kernel    `json:"kernel,omitempty"`
-	Error    *banger.ErrorBody `json:"error,omitempty"`
+	Progress  *banger.Progress  `json:"progress,omitempty"`
+	VM        *VMDetail         `json:"vm,omitempty"`
+	Image     *banger.Image     `json:"image,omitempty"`
+	Kernel    *banger.Kernel    `json:"kernel,omitempty"`
+	Operation *Operation        `json:"operation,omitempty"` // of what goes on without its client
+	Error     *banger.ErrorBody `json:"error,omitempty"`
 
 	CatalogImage  *banger.CatalogImage  `json:"catalog_image,omitempty"`
 	CatalogKernel *banger.CatalogKernel `json:"catalog_kernel,omitempty"`

@@ -12,7 +12,7 @@ const (
 	RouteVMRestart = "POST /v1/vms/{ref}/restart" // RestartRequest → events, VM
 	RouteVMKill    = "POST /v1/vms/{ref}/kill"    // KillRequest → events, VM
 	RouteVMRename  = "POST /v1/vms/{ref}/rename"  // RenameRequest → events, VM
-	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → events, VM
+	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → VMDetail, as it is then
 )
 
 // MaxRefs bounds the references of one [ResolveRequest].

@@ -46,8 +46,12 @@ func (a *app) daemonStatus() *cobra.Command {
 }
 
 func (a *app) daemonStop() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "stop", Short: "end the daemon; VMs and the commands in them go on", Args: noArgs,
+		Long: `It refuses while operations run (see: banger ops list). With --force those get a moment, then what they make is undone; a start or a
+stop of a VM that is cut off so is finished by the next daemon.`,
+		Example: "  banger daemon stop\n  banger daemon stop --force",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dialExisting(cmd.Context())
 			if errors.Is(err, banger.ErrUnavailable) {
@@ -58,13 +62,15 @@ func (a *app) daemonStop() *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			return stopDaemon(cmd.Context(), c)
+			return stopDaemon(cmd.Context(), c, force)
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "also while operations run")
+	return cmd
 }
 
 // stopDaemon returns when the daemon's process is gone: the next command starts another.
-func stopDaemon(ctx context.Context, c *client.Client) error {
+func stopDaemon(ctx context.Context, c *client.Client, force bool) error {
 	status, err := c.Status(ctx)
 	if err != nil {
 		return err
@@ -73,7 +79,7 @@ func stopDaemon(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Shutdown(ctx); err != nil {
+	if err := c.Shutdown(ctx, force); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, daemonEndTimeout)

@@ -19,6 +19,7 @@ const maxDefinition = 256 << 10
 func (a *app) imageBuild() *cobra.Command {
 	var req api.BuildRequest
 	var file string
+	var detach bool
 	cmd := &cobra.Command{
 		Use: "build NAME", Short: "make an image from the packages of a distribution",
 		Long: `mmdebstrap makes the image from Debian's or Ubuntu's packages, without root. A NAME alone is that of one of banger's own images
@@ -52,6 +53,9 @@ docs/image-definition.md. --from may also name one of banger's own, to add packa
 				return err
 			}
 			defer c.Close()
+			if detach {
+				return a.detach(cmd.Context(), c, api.RouteImageBuild, req)
+			}
 			show, end := a.progress()
 			image, err := c.BuildImage(cmd.Context(), req, show)
 			end()
@@ -70,6 +74,7 @@ docs/image-definition.md. --from may also name one of banger's own, to add packa
 	flags.StringVar(&file, "file", "", "`file` with a definition")
 	flags.StringVar((*string)(&req.Boot), "boot", "", "first process: `agent` or system (default: system if the image has systemd)")
 	flags.StringVar(&req.Kernel, "kernel", "", "`kernel` that its machines boot (default: the one that vm run takes)")
+	addDetach(cmd, &detach)
 	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]cobra.Completion{"debian:bookworm", "debian:trixie", "ubuntu:jammy", "ubuntu:noble",
 		"debian-bookworm", "debian-bookworm-slim"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("packages", cobra.NoFileCompletions)

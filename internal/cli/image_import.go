@@ -17,6 +17,7 @@ import (
 func (a *app) imageImport() *cobra.Command {
 	var req api.ImportRequest
 	var rootfs, workSeed string
+	var detach bool
 	cmd := &cobra.Command{
 		Use: "import FILE|DIR|-|--rootfs FILE", Short: "make an image of what lies on this computer",
 		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, a
@@ -42,6 +43,9 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 			if req.Rootfs = rootfs != ""; req.Rootfs {
 				args = []string{rootfs}
 			}
+			if detach && args[0] == "-" {
+				return inputError(cmd, "--detach: standard input ends with this client")
+			}
 			path, done, err := a.importPath(args[0])
 			if err != nil {
 				return err
@@ -65,6 +69,9 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 				return err
 			}
 			defer c.Close()
+			if detach {
+				return a.detach(cmd.Context(), c, api.RouteImageImport, req)
+			}
 			show, end := a.progress()
 			image, err := c.ImportImage(cmd.Context(), req, show)
 			end()
@@ -77,6 +84,7 @@ The image boots as it is: nothing is installed in it. When it has systemd, machi
 	cmd.Flags().StringVar(&rootfs, "rootfs", "", "ext4 image to import: a `file`")
 	cmd.Flags().StringVar(&workSeed, "work-seed", "", workSeedHelp)
 	a.imageFlags(cmd, &req.Name, &req.Boot, &req.Kernel, "of the file, without its ending")
+	addDetach(cmd, &detach)
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 
 func (a *app) imagePull() *cobra.Command {
 	var req api.PullRequest
+	var detach bool
 	cmd := &cobra.Command{
 		Use: "pull REF", Short: "make an image of what the catalog or a registry has",
 		Long: `A plain name is looked for in the configured catalog first (see: banger image list --available). Else REF is what "docker pull" takes.
@@ -36,6 +37,9 @@ The image for linux/amd64 is taken, and boots as it is: nothing is installed in 
 			}
 			defer c.Close()
 			req.Ref = args[0]
+			if detach {
+				return a.detach(cmd.Context(), c, api.RouteImagePull, req)
+			}
 			show, end := a.progress()
 			image, err := c.PullImage(cmd.Context(), req, show)
 			end()
@@ -49,6 +53,7 @@ The image for linux/amd64 is taken, and boots as it is: nothing is installed in 
 	cmd.Flags().StringVar(&req.Platform, "platform", "linux/amd64", "`platform` of the image; machines run this one alone")
 	_ = cmd.RegisterFlagCompletionFunc("platform", cobra.FixedCompletions([]cobra.Completion{"linux/amd64"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&req.Insecure, "insecure", false, "ask a registry without encryption if need be")
+	addDetach(cmd, &detach)
 	return cmd
 }
 

@@ -10,7 +10,7 @@ import (
 func (a *app) kernelImport() *cobra.Command {
 	var packages []string
 	var dir string
-	var host bool
+	var host, detach bool
 	cmd := &cobra.Command{
 		Use: "import NAME --deb FILE | --from DIR | --host", Short: "make a kernel of what lies on this computer",
 		Long: `A kernel comes from one of three:
@@ -43,6 +43,9 @@ A kernel that lacks what every machine needs is refused, and says what that is. 
 				return err
 			}
 			defer c.Close()
+			if detach {
+				return a.detach(cmd.Context(), c, api.RouteKernelImport, req)
+			}
 			show, end := a.progress()
 			kernel, err := c.ImportKernel(cmd.Context(), req, show)
 			end()
@@ -61,6 +64,7 @@ A kernel that lacks what every machine needs is refused, and says what that is. 
 	cmd.Flags().StringArrayVar(&packages, "deb", nil, "`file` of a Debian package (repeatable)")
 	cmd.Flags().StringVar(&dir, "from", "", "`directory` with a kernel")
 	cmd.Flags().BoolVar(&host, "host", false, "take the kernel that this computer runs")
+	addDetach(cmd, &detach)
 	_ = cmd.MarkFlagFilename("deb", "deb")
 	_ = cmd.MarkFlagDirname("from")
 	return cmd

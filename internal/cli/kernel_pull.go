@@ -8,10 +8,12 @@ import (
 
 	"banger"
 	"banger/client"
+	"banger/internal/api"
 )
 
 func (a *app) kernelPull() *cobra.Command {
-	return &cobra.Command{
+	var detach bool
+	cmd := &cobra.Command{
 		Use: "pull KERNEL", Short: "fetch a kernel that can be had by its name",
 		Long: `The default kernel, debian-cloud, is Debian's for virtual machines. Where there is apt, apt gets its package; elsewhere banger reads
 Debian's archive itself and checks its signature. The configuration can name a mirror, a proxy and the keys of another archive.
@@ -36,6 +38,8 @@ A configured catalog is looked in first. A kernel that is already there is left 
 			switch {
 			case err == nil:
 				a.notice("kernel %s is already there", kernel.Name)
+			case detach && errors.Is(err, banger.ErrNotFound):
+				return a.detach(cmd.Context(), c, api.RouteKernelPull, api.PullKernelRequest{Name: args[0]})
 			case errors.Is(err, banger.ErrNotFound):
 				show, end := a.progress()
 				kernel, err = c.PullKernel(cmd.Context(), args[0], show)
@@ -50,6 +54,8 @@ A configured catalog is looked in first. A kernel that is already there is left 
 			return a.printKernelNames([]banger.Kernel{kernel})
 		},
 	}
+	addDetach(cmd, &detach)
+	return cmd
 }
 
 // completeOffers offers the kernels that can be had by name.

@@ -5,11 +5,14 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"banger/internal/api"
 )
 
 func (a *app) vmCreate() *cobra.Command {
 	var spec specFlags
 	var env execFlags
+	var detach bool
 	cmd := &cobra.Command{
 		Use: "create [flags]", Short: "make a VM without starting it", Args: noPositional,
 		Example: "  banger vm create --name devbox --memory 4G --disk-size 40G\n  banger vm start devbox",
@@ -28,6 +31,9 @@ func (a *app) vmCreate() *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			if detach {
+				return a.detach(cmd.Context(), c, api.RouteVMCreate, req)
+			}
 			show, end := a.progress()
 			detail, err := c.CreateVM(cmd.Context(), req, show)
 			end()
@@ -48,5 +54,6 @@ func (a *app) vmCreate() *cobra.Command {
 	}
 	spec.add(a, cmd)
 	env.addEnv(cmd)
+	addDetach(cmd, &detach)
 	return cmd
 }

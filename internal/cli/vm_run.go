@@ -26,6 +26,7 @@ type runFlags struct {
 	remove  bool
 	ociCmd  bool
 	timings bool
+	detach  bool
 }
 
 func (a *app) vmRun() *cobra.Command {
@@ -36,18 +37,24 @@ func (a *app) vmRun() *cobra.Command {
 whatever ends this client. The first run also builds the image and fetches the kernel; that takes a minute or two.
 
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
-status becomes ours; 125 means that banger itself failed.`,
+status becomes ours; 125 means that banger itself failed.
+
+With --detach the VM is made and started without this client, and goes on; nothing is run in it.`,
 		Example: `  banger vm run                                    a shell in a new VM
   banger vm run --rm -- uname -a                   one command, then the VM is gone
   banger vm run --name devbox --memory 4G          a VM to come back to: banger vm shell devbox
   echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe
-  banger vm run --rm --image web --oci-cmd         what the image itself runs`,
+  banger vm run --rm --image web --oci-cmd         what the image itself runs
+  banger vm run -d --name devbox                   make and start it in the background: banger ops wait`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return noPositional(cmd, beforeDash(cmd, args))
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			argv, err := command(cmd, args)
+			if err == nil && flags.detach {
+				err = withoutClient(cmd, argv)
+			}
 			if err != nil {
 				return err
 			}
@@ -58,6 +65,7 @@ status becomes ours; 125 means that banger itself failed.`,
 	cmd.Flags().BoolVar(&flags.remove, "rm", false, "delete the VM when this client ends")
 	cmd.Flags().BoolVar(&flags.ociCmd, "oci-cmd", false, "run the image's own command, with what follows -- as its arguments")
 	flags.exec.add(cmd)
+	addDetach(cmd, &flags.detach)
 	addTimings(cmd, &flags.timings)
 	return cmd
 }
@@ -104,6 +112,9 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 		}
 	}
 	gitIdentity(ctx, &req)
+	if flags.detach {
+		return a.runDetached(ctx, req)
+	}
 	steps := &stages{}
 	detail, err := a.create(ctx, req, steps)
 	if err != nil {
@@ -125,6 +136,33 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 	}
 	a.remind(detail)
 	return err
+}
+
+// withoutClient refuses what needs the client that --detach lets go.
+func withoutClient(cmd *cobra.Command, argv []string) error {
+	name, _ := cmd.Flags().GetString("name")
+	hint := "banger ops wait OP && banger vm exec " + or(name, "NAME") + " -- COMMAND"
+	if argv != nil {
+		return &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("vm run: --detach runs no command: nobody would hear what it says"), Hint: hint}
+	}
+	for _, flag := range []string{"rm", "oci-cmd", "workdir", "wait", "timings"} {
+		if cmd.Flags().Changed(flag) {
+			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: --%s needs the client that --detach lets go", flag), Hint: hint}
+		}
+	}
+	return nil
+}
+
+func (a *app) runDetached(ctx context.Context, req api.CreateRequest) error {
+	c, err := a.dial(ctx)
+	if err != nil {
+		return streamError{err}
+	}
+	defer c.Close()
+	if err := a.detach(ctx, c, api.RouteVMCreate, req); err != nil {
+		return streamError{err}
+	}
+	return nil
 }
 
 // ownCommand gives what an image runs, with args in place of its own arguments, and where.

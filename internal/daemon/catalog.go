@@ -18,22 +18,22 @@ type Catalog struct {
 
 func (s *Server) catalogRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteCatalog, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Catalog.Index(r.Context()) })))
-	mux.HandleFunc(api.RouteImageBundle, versioned(s, stream(s, func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+	mux.HandleFunc(api.RouteImageBundle, stream(s, "bundle image", func(w http.ResponseWriter, r *http.Request) (work, error) {
+		ref := r.PathValue("ref")
 		dir, err := bundleDir(w, r)
-		if err != nil {
-			return api.Event{}, err
-		}
-		entry, err := s.Catalog.BundleImage(r.Context(), r.PathValue("ref"), dir, progress)
-		return api.Event{CatalogImage: &entry}, err
-	})))
-	mux.HandleFunc(api.RouteKernelBundle, versioned(s, stream(s, func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+		return work{subject: ref, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
+			entry, err := s.Catalog.BundleImage(ctx, ref, dir, progress)
+			return api.Event{CatalogImage: &entry}, err
+		}}, err
+	}))
+	mux.HandleFunc(api.RouteKernelBundle, stream(s, "bundle kernel", func(w http.ResponseWriter, r *http.Request) (work, error) {
+		name := r.PathValue("ref")
 		dir, err := bundleDir(w, r)
-		if err != nil {
-			return api.Event{}, err
-		}
-		entry, err := s.Catalog.BundleKernel(r.Context(), r.PathValue("ref"), dir, progress)
-		return api.Event{CatalogKernel: &entry}, err
-	})))
+		return work{subject: name, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
+			entry, err := s.Catalog.BundleKernel(ctx, name, dir, progress)
+			return api.Event{CatalogKernel: &entry}, err
+		}}, err
+	}))
 }
 
 func bundleDir(w http.ResponseWriter, r *http.Request) (string, error) {

@@ -6,8 +6,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"banger"
@@ -28,6 +27,10 @@ const (
 	maxBody = 1 << 20
 	// headerTimeout bounds how long a connection may take for a request's header.
 	headerTimeout = 10 * time.Second
+	// undoPatience bounds how long the end waits for cancelled operations: the next start removes what they leave.
+	undoPatience = 15 * time.Second
+	// lastWords bounds how long clients are told of those.
+	lastWords = time.Second
 )
 
 // VMs is what the lifecycle manager does for the API.
@@ -75,35 +78,34 @@ type Config struct {
 // Server answers on one unix socket.
 type Server struct {
 	Config
-	http    *http.Server
-	serving context.Context // ends with Close
-	end     context.CancelFunc
+	http       *http.Server
+	operations operations
+	serving    context.Context // ends with Close
+	end        context.CancelFunc
 }
 
 // New makes a Server. It does no I/O.
 func New(cfg Config) *Server {
-	s := &Server{Config: cfg}
+	s := &Server{Config: cfg, operations: operations{log: cfg.Log}}
 	s.serving, s.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) { return s.Status(r.Context()) }))
-	mux.HandleFunc(api.RouteShutdown, answer(s, func(*http.Request) (any, error) { defer s.Shutdown(); return struct{}{}, nil }))
+	s.operationRoutes(mux)
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
 	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.ShowImage(r.Context(), r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
 	s.imageRoutes(mux)
-	mux.HandleFunc(api.RouteImageBuild, versioned(s, stream(s, s.buildImage)))
-	mux.HandleFunc(api.RouteImagePull, versioned(s, stream(s, s.pullImage)))
-	mux.HandleFunc(api.RouteImageImport, versioned(s, stream(s, s.importImage)))
+	mux.HandleFunc(api.RouteImageBuild, stream(s, "build image", s.buildImage))
+	mux.HandleFunc(api.RouteImagePull, stream(s, "pull image", s.pullImage))
+	mux.HandleFunc(api.RouteImageImport, stream(s, "import image", s.importImage))
 	s.catalogRoutes(mux)
 	s.kernelRoutes(mux)
 	s.statsRoutes(mux)
 	s.verbRoutes(mux)
-	mux.HandleFunc(api.RouteVMCreate, versioned(s, stream(s, vmEvent(s, s.create))))
-	mux.HandleFunc(api.RouteVMStart, versioned(s, stream(s, vmEvent(s, s.start))))
-	mux.HandleFunc(api.RouteVMStop, versioned(s, stream(s, vmEvent(s, s.stop))))
-	mux.HandleFunc(api.RouteVMDelete, versioned(s, stream(s, vmEvent(s, s.delete))))
+	mux.HandleFunc(api.RouteVMCreate, stream(s, "create vm", s.create))
+	mux.HandleFunc(api.RouteVMDelete, stream(s, "delete vm", s.delete))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, &banger.Error{Kind: banger.ErrUnsupported, Op: "route", Subject: r.Method + " " + r.URL.Path, Hint: staleDaemon})
 	})
@@ -126,10 +128,20 @@ func (s *Server) Serve(l *net.UnixListener, uid int) error {
 	return nil
 }
 
-// Close stops taking requests and waits, until ctx ends, for those that are being answered; then it cuts them off.
+// Close stops taking requests and waits, until ctx ends, for operations and those that are being answered. Then it cancels operations,
+// waits until they are undone, and cuts off who still listens.
 func (s *Server) Close(ctx context.Context) {
 	s.end()
-	if err := s.http.Shutdown(ctx); err != nil {
+	var drained sync.WaitGroup
+	drained.Go(func() { s.operations.drain(ctx, undoPatience) })
+	err := s.http.Shutdown(ctx)
+	drained.Wait()
+	if err == nil {
+		return
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	if s.http.Shutdown(last) != nil {
 		s.http.Close()
 	}
 }
@@ -165,9 +177,14 @@ func answer(s *Server, fn func(*http.Request) (any, error)) http.HandlerFunc {
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.Log.InfoContext(r.Context(), "refused", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
+	writeError(w, err, banger.OperationOf(r.Context()))
+}
+
+// writeError answers with an error of the operation opID.
+func writeError(w http.ResponseWriter, err error, opID string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(api.StatusOf(err))
-	_ = json.NewEncoder(w).Encode(banger.EncodeError(err, operationOf(r.Context())))
+	_ = json.NewEncoder(w).Encode(banger.EncodeError(err, opID))
 }
 
 // decode reads a request's body: one JSON value without unknown fields. An empty body is the zero value.
@@ -183,20 +200,25 @@ func decode(w http.ResponseWriter, r *http.Request, into any) error {
 	return nil
 }
 
-func (s *Server) create(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+func (s *Server) create(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.CreateRequest
 	if err := decode(w, r, &req); err != nil {
-		return banger.VM{}, err
+		return work{}, err
 	}
 	var holder *proc.Handle
 	if req.Remove {
+		if detach, _ := boolParam(r, api.DetachParam); detach {
+			return work{}, banger.Invalidf("a VM that is deleted with its client can't be made without it")
+		}
 		handle, err := s.holder(r)
 		if err != nil {
-			return banger.VM{}, err
+			return work{}, err
 		}
 		holder = &handle
 	}
-	return s.VMs.Create(r.Context(), req, holder, progress)
+	return s.vmWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Create(ctx, req, holder, progress)
+	}), nil
 }
 
 // holder is the process that asks.
@@ -213,76 +235,57 @@ func (s *Server) holder(r *http.Request) (proc.Handle, error) {
 	return handle, nil
 }
 
-func (s *Server) start(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
-	return s.VMs.Start(r.Context(), r.PathValue("ref"), progress)
-}
-
-func (s *Server) stop(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
-	var req api.StopRequest
-	if err := decode(w, r, &req); err != nil {
-		return banger.VM{}, err
+func (s *Server) delete(_ http.ResponseWriter, r *http.Request) (work, error) {
+	force, err := boolParam(r, api.ForceParam)
+	if err != nil {
+		return work{}, err
 	}
-	return s.VMs.Stop(r.Context(), r.PathValue("ref"), req.Timeout, progress)
+	return s.vmVerb(r, func(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Delete(ctx, ref, force, progress)
+	}), nil
 }
 
-func (s *Server) delete(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
-	force := false
-	if text := r.URL.Query().Get(api.ForceParam); text != "" {
-		var err error
-		if force, err = strconv.ParseBool(text); err != nil {
-			return banger.VM{}, banger.Invalidf("%s=%q: want true or false", api.ForceParam, text)
-		}
-	}
-	return s.VMs.Delete(r.Context(), r.PathValue("ref"), force, progress)
-}
-
-func (s *Server) importImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.ImportRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
 	if err := absolute(req.Path, req.WorkSeed); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
-	image, err := s.Images.Import(r.Context(), req, progress)
-	return api.Event{Image: &image}, err
+	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Import(ctx, req, progress)
+	}), nil
 }
 
-func (s *Server) buildImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) buildImage(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.BuildRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
-	image, err := s.Images.Build(r.Context(), req, progress)
-	return api.Event{Image: &image}, err
+	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Build(ctx, req, progress)
+	}), nil
 }
 
-func (s *Server) pullImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.PullRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
-	image, err := s.Images.Pull(r.Context(), req, progress)
-	return api.Event{Image: &image}, err
+	return imageWork(req.Ref, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Pull(ctx, req, progress)
+	}), nil
 }
-
-type operationKey struct{}
 
 // operation gives each request its operation id and logs how it ended.
 func (s *Server) operation(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var b [4]byte
-		_, _ = rand.Read(b[:])
-		id := "op-" + hex.EncodeToString(b[:])
-		ctx := context.WithValue(r.Context(), operationKey{}, id)
+		id := newOperationID()
+		ctx := banger.WithOperation(r.Context(), id)
 		w.Header().Set(api.OpIDHeader, id)
 		start := time.Now()
 		next.ServeHTTP(w, r.WithContext(ctx))
 		s.Log.DebugContext(ctx, "request", "request", r.Method+" "+r.URL.Path, "elapsed", time.Since(start).String())
 	})
-}
-
-func operationOf(ctx context.Context) string {
-	id, _ := ctx.Value(operationKey{}).(string)
-	return id
 }

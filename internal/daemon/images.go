@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"net/http"
 	"path/filepath"
@@ -12,8 +13,8 @@ import (
 
 // imageRoutes are those of images that lie elsewhere, go elsewhere or are not needed any more.
 func (s *Server) imageRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteImageRegister, versioned(s, stream(s, s.registerImage)))
-	mux.HandleFunc(api.RouteImagePromote, versioned(s, stream(s, s.promoteImage)))
+	mux.HandleFunc(api.RouteImageRegister, stream(s, "register image", s.registerImage))
+	mux.HandleFunc(api.RouteImagePromote, stream(s, "promote image", s.promoteImage))
 	mux.HandleFunc(api.RouteImageExport, versioned(s, s.exportImage))
 	mux.HandleFunc(api.RouteImagePrune, s.prune(func(r *http.Request, req api.PruneRequest) (api.Pruned, error) {
 		return s.VMs.PruneImages(r.Context(), req.All, req.DryRun)
@@ -23,21 +24,24 @@ func (s *Server) imageRoutes(mux *http.ServeMux) {
 	}))
 }
 
-func (s *Server) registerImage(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) registerImage(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.RegisterRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
 	if err := absolute(req.Rootfs, req.WorkSeed); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
-	image, err := s.Images.Register(r.Context(), req, progress)
-	return api.Event{Image: &image}, err
+	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Register(ctx, req, progress)
+	}), nil
 }
 
-func (s *Server) promoteImage(_ http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
-	image, err := s.Images.Promote(r.Context(), r.PathValue("ref"), progress)
-	return api.Event{Image: &image}, err
+func (s *Server) promoteImage(_ http.ResponseWriter, r *http.Request) (work, error) {
+	ref := r.PathValue("ref")
+	return imageWork(ref, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Promote(ctx, ref, progress)
+	}), nil
 }
 
 // prune answers by what do removes.
@@ -63,7 +67,7 @@ func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 	default:
 		s.Log.WarnContext(r.Context(), "failed", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
-		body, _ := json.Marshal(banger.EncodeError(err, operationOf(r.Context()))) // nothing in it can't be said
+		body, _ := json.Marshal(banger.EncodeError(err, banger.OperationOf(r.Context()))) // nothing in it can't be said
 		w.Header().Set(http.TrailerPrefix+api.ErrorTrailer, string(body))
 	}
 }

@@ -23,29 +23,31 @@ func (s *Server) kernelRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteKernelOffers, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Available(r.Context()) })))
 	mux.HandleFunc(api.RouteKernelShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Get(r.PathValue("ref")) })))
 	mux.HandleFunc(api.RouteKernelDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteKernelImport, versioned(s, stream(s, s.importKernel)))
-	mux.HandleFunc(api.RouteKernelPull, versioned(s, stream(s, s.pullKernel)))
+	mux.HandleFunc(api.RouteKernelImport, stream(s, "import kernel", s.importKernel))
+	mux.HandleFunc(api.RouteKernelPull, stream(s, "pull kernel", s.pullKernel))
 }
 
-func (s *Server) pullKernel(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) pullKernel(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.PullKernelRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
-	kernel, err := s.Kernels.Ensure(r.Context(), req.Name, progress)
-	return api.Event{Kernel: &kernel}, err
+	return kernelWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Kernel, error) {
+		return s.Kernels.Ensure(ctx, req.Name, progress)
+	}), nil
 }
 
-func (s *Server) importKernel(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
+func (s *Server) importKernel(w http.ResponseWriter, r *http.Request) (work, error) {
 	var req api.ImportKernelRequest
 	if err := decode(w, r, &req); err != nil {
-		return api.Event{}, err
+		return work{}, err
 	}
 	for _, path := range append([]string{req.Dir}, req.Packages...) {
 		if path != "" && !filepath.IsAbs(path) {
-			return api.Event{}, banger.Invalidf("path %q: want an absolute one", path)
+			return work{}, banger.Invalidf("path %q: want an absolute one", path)
 		}
 	}
-	kernel, err := s.Kernels.Import(r.Context(), req.Name, req.KernelSource, progress)
-	return api.Event{Kernel: &kernel}, err
+	return kernelWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Kernel, error) {
+		return s.Kernels.Import(ctx, req.Name, req.KernelSource, progress)
+	}), nil
 }

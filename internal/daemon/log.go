@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+
+	"banger"
 )
 
 // maxLog is the size at which a log file is put aside when the daemon starts; one old file is kept.
@@ -30,7 +32,7 @@ func OpenLog(path string) (*slog.Logger, *os.File, error) {
 type operationHandler struct{ slog.Handler }
 
 func (h operationHandler) Handle(ctx context.Context, record slog.Record) error {
-	if id := operationOf(ctx); id != "" {
+	if id := banger.OperationOf(ctx); id != "" {
 		record.AddAttrs(slog.String("op", id))
 	}
 	return h.Handler.Handle(ctx, record)

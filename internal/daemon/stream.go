@@ -1,32 +1,26 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
-	"sync"
+	"strconv"
 
 	"banger"
 	"banger/internal/api"
 )
 
-// events writes one event a line, at once. An operation may outlive the request that it reports to: after end it writes nothing.
+// events writes one event a line, at once.
 type events struct {
-	mu    sync.Mutex
-	w     http.ResponseWriter
-	ended bool
-	sent  bool
+	w    http.ResponseWriter
+	sent bool
 }
 
-func (e *events) send(event api.Event, last bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.ended {
-		return
-	}
+func (e *events) send(event api.Event) {
 	if !e.sent {
 		e.w.Header().Set("Content-Type", "application/x-ndjson")
 	}
-	e.sent, e.ended = true, last
+	e.sent = true
 	line, err := json.Marshal(event)
 	if err != nil {
 		return // no event holds what JSON can't say
@@ -36,56 +30,113 @@ func (e *events) send(event api.Event, last bool) {
 	}
 }
 
-// end stops the stream.
-func (e *events) end() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.ended = true
-}
-
-// endIfEmpty stops a stream on which nothing was sent and tells whether that is so.
-func (e *events) endIfEmpty() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.ended = e.ended || !e.sent
-	return !e.sent
-}
-
-// operation does what a request asks for and gives the last event.
-type operation func(http.ResponseWriter, *http.Request, banger.ProgressFunc) (api.Event, error)
-
-// vmEvent is an operation on one VM.
-func vmEvent(s *Server, fn func(http.ResponseWriter, *http.Request, banger.ProgressFunc) (banger.VM, error)) operation {
-	return func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (api.Event, error) {
-		vm, err := fn(w, r, progress)
+// stream runs what a request asks for as an operation, and answers with its events. A request that is refused is none. An
+// operation ends with its client, unless that detaches it or its work goes on anyhow.
+func stream(s *Server, kind string, plan func(http.ResponseWriter, *http.Request) (work, error)) http.HandlerFunc {
+	return versioned(s, func(w http.ResponseWriter, r *http.Request) {
+		detach, err := boolParam(r, api.DetachParam)
 		if err != nil {
-			return api.Event{}, err
-		}
-		detail := s.VMs.Detail(r.Context(), vm)
-		return api.Event{VM: &detail}, nil
-	}
-}
-
-// stream runs an operation and streams its events. An error before the first event is an ordinary one.
-func stream(s *Server, fn operation) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		out := &events{w: w}
-		last, err := fn(w, r, func(p banger.Progress) { out.send(api.Event{Progress: &p}, false) })
-		if err == nil {
-			out.send(last, true)
-			return
-		}
-		if r.Context().Err() != nil {
-			out.end()
-			s.Log.InfoContext(r.Context(), "the client left", "request", r.Method+" "+r.URL.Path, "err", err)
-			return
-		}
-		if out.endIfEmpty() {
 			s.refuse(w, r, err)
 			return
 		}
-		s.Log.WarnContext(r.Context(), "failed", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
-		body := banger.EncodeError(err, operationOf(r.Context()))
-		out.send(api.Event{Error: &body}, true)
+		todo, err := plan(w, r)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		pid, _ := r.Context().Value(peerKey{}).(int)
+		o, err := s.operations.start(api.Operation{ID: banger.OperationOf(r.Context()), Kind: kind, ClientPID: pid, Detached: detach}, todo)
+		switch {
+		case err != nil:
+			s.refuse(w, r, err)
+		case detach:
+			s.takeOn(w, r, o)
+		case !s.follow(w, r, o) && !o.insists:
+			o.stop(errLeft)
+		}
+	})
+}
+
+// imageWork is work that makes an image.
+func imageWork(subject string, do func(context.Context, banger.ProgressFunc) (banger.Image, error)) work {
+	return work{subject: subject, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
+		image, err := do(ctx, progress)
+		return api.Event{Image: &image}, err
+	}}
+}
+
+// kernelWork is work that makes a kernel.
+func kernelWork(subject string, do func(context.Context, banger.ProgressFunc) (banger.Kernel, error)) work {
+	return work{subject: subject, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
+		kernel, err := do(ctx, progress)
+		return api.Event{Kernel: &kernel}, err
+	}}
+}
+
+// follow sends an operation's events from the first that is kept to the last, and tells whether the client stayed. An error before
+// the first event is an ordinary one.
+func (s *Server) follow(w http.ResponseWriter, r *http.Request, o *operation) (stayed bool) {
+	out := &events{w: w}
+	for seen := 0; ; {
+		news, newest, changed, ended := o.since(seen)
+		for _, p := range news {
+			out.send(api.Event{Progress: &p})
+		}
+		if seen = newest; ended {
+			s.finish(out, o)
+			return true
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return false
+		}
 	}
+}
+
+// takeOn answers with an operation that goes on, once it has made its first step: most of what can be refused was refused then.
+func (s *Server) takeOn(w http.ResponseWriter, r *http.Request, o *operation) {
+	out := &events{w: w}
+	for {
+		_, told, changed, ended := o.since(0)
+		switch info := o.snapshot(); {
+		case ended && info.Error != nil:
+			s.finish(out, o)
+			return
+		case ended || told > 0:
+			out.send(api.Event{Operation: &info})
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// finish sends the last event of an operation that ended.
+func (s *Server) finish(out *events, o *operation) {
+	info := o.snapshot()
+	switch {
+	case info.Error == nil:
+		out.send(*info.Result)
+	case out.sent:
+		out.send(api.Event{Error: info.Error})
+	default:
+		writeError(out.w, o.failure(), info.ID)
+	}
+}
+
+// boolParam reads a query parameter that is false when it is left out.
+func boolParam(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, banger.Invalidf("%s=%q: want true or false", name, text)
+	}
+	return value, nil
 }

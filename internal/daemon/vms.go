@@ -21,16 +21,31 @@ type Verbs interface {
 
 func (s *Server) verbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteVMResolve, versioned(s, s.resolve))
-	mux.HandleFunc(api.RouteVMRestart, verb(s, func(r *http.Request, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
-		return s.VMs.Restart(r.Context(), r.PathValue("ref"), req.Timeout, progress)
+	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
+	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, _ struct{}, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Start(ctx, ref, progress)
 	}))
-	mux.HandleFunc(api.RouteVMKill, verb(s, func(r *http.Request, req api.KillRequest, progress banger.ProgressFunc) (banger.VM, error) {
-		return s.VMs.Kill(r.Context(), r.PathValue("ref"), req.Signal, progress)
+	mux.HandleFunc(api.RouteVMStop, verb(s, "stop vm", func(ctx context.Context, ref string, req api.StopRequest, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Stop(ctx, ref, req.Timeout, progress)
 	}))
-	mux.HandleFunc(api.RouteVMRename, verb(s, func(r *http.Request, req api.RenameRequest, progress banger.ProgressFunc) (banger.VM, error) {
-		return s.VMs.Rename(r.Context(), r.PathValue("ref"), req.Name, progress)
+	mux.HandleFunc(api.RouteVMRestart, verb(s, "restart vm", func(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Restart(ctx, ref, req.Timeout, progress)
 	}))
-	mux.HandleFunc(api.RouteVMWait, verb(s, func(r *http.Request, req api.WaitRequest, _ banger.ProgressFunc) (banger.VM, error) {
+	mux.HandleFunc(api.RouteVMKill, verb(s, "kill vm", func(ctx context.Context, ref string, req api.KillRequest, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Kill(ctx, ref, req.Signal, progress)
+	}))
+	mux.HandleFunc(api.RouteVMRename, verb(s, "rename vm", func(ctx context.Context, ref string, req api.RenameRequest, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Rename(ctx, ref, req.Name, progress)
+	}))
+}
+
+// wait is no operation: nothing is done, and the daemon's end ends it.
+func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var req api.WaitRequest
+		if err := decode(w, r, &req); err != nil {
+			return nil, err
+		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.serving, cancel)()
@@ -38,22 +53,53 @@ func (s *Server) verbRoutes(mux *http.ServeMux) {
 		if err != nil && s.serving.Err() != nil {
 			err = errEnding
 		}
-		return vm, err
-	}))
+		if err != nil {
+			return nil, err
+		}
+		return s.VMs.Detail(r.Context(), vm), nil
+	})(w, r)
 }
 
-// errEnding is what a request that may wait without end gets when the daemon ends.
+// errEnding is what a request gets that was not answered when the daemon ends.
 var errEnding = &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("the daemon ends"), Hint: "try again: the next command starts it"}
 
-// verb is an operation on one VM whose request has a body.
-func verb[T any](s *Server, do func(*http.Request, T, banger.ProgressFunc) (banger.VM, error)) http.HandlerFunc {
-	return versioned(s, stream(s, vmEvent(s, func(w http.ResponseWriter, r *http.Request, progress banger.ProgressFunc) (banger.VM, error) {
+// verb is an operation on one VM; T is the request's body.
+func verb[T any](s *Server, kind string, do func(context.Context, string, T, banger.ProgressFunc) (banger.VM, error)) http.HandlerFunc {
+	return stream(s, kind, func(w http.ResponseWriter, r *http.Request) (work, error) {
 		var req T
 		if err := decode(w, r, &req); err != nil {
-			return banger.VM{}, err
+			return work{}, err
 		}
-		return do(r, req, progress)
-	})))
+		return s.vmVerb(r, func(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+			return do(ctx, ref, req, progress)
+		}), nil
+	})
+}
+
+// vmVerb is work on the VM that a request names. It can't be undone halfway.
+func (s *Server) vmVerb(r *http.Request, do func(context.Context, string, banger.ProgressFunc) (banger.VM, error)) work {
+	ref := r.PathValue("ref")
+	subject := ref
+	if found, err := s.VMs.Resolve(r.Context(), []string{ref}); err == nil && found[0].Error == nil {
+		subject = found[0].Name
+	}
+	w := s.vmWork(subject, func(ctx context.Context, progress banger.ProgressFunc) (banger.VM, error) {
+		return do(ctx, ref, progress)
+	})
+	w.insists = true
+	return w
+}
+
+// vmWork is work that ends with a VM.
+func (s *Server) vmWork(subject string, do func(context.Context, banger.ProgressFunc) (banger.VM, error)) work {
+	return work{subject: subject, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
+		vm, err := do(ctx, progress)
+		if err != nil {
+			return api.Event{}, err
+		}
+		detail := s.VMs.Detail(ctx, vm)
+		return api.Event{VM: &detail}, nil
+	}}
 }
 
 func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"banger"
 	"banger/internal/api"
@@ -79,10 +80,12 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 
 // create holds the claim. On error everything is undone, but for a VM that did not boot.
 func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.VM, holder *proc.Handle, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+	start := time.Now()
 	vm, err := m.reserve(ctx, vm, holder, req.Name == "")
 	if err != nil {
 		return vm, err
 	}
+	progress.Report(banger.Progress{Stage: "reserve", Subject: vm.Spec.Name, Done: true, Elapsed: time.Since(start)})
 	row, err := m.fill(ctx, req, vm, vmm, progress)
 	switch {
 	case err == nil && holder != nil:

@@ -158,7 +158,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 	}
 	home, parts := m.Dir.VM(vm.ID), m.Dir.Kernel(kernel.Name)
 	return machine.Config{
-		ID: vm.ID, Name: vm.Spec.Name, Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
+		ID: vm.ID, Name: vm.Spec.Name, Op: banger.OperationOf(ctx), Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
 		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
 		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User),

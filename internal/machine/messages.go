@@ -11,12 +11,13 @@ import (
 // Config is what lifecycle tells banger-machine, as JSON in vms/<id>/machine.json (0600). Paths are absolute.
 type Config struct {
 	ID           banger.VMID       `json:"id"`
-	Name         string            `json:"name"`    // host name of the guest
-	Dir          string            `json:"dir"`     // the VM's directory: sockets, console ring, records
-	Driver       string            `json:"driver"`  // "qemu"
-	QEMU         string            `json:"qemu"`    // path of the VMM program
-	Accel        string            `json:"accel"`   // "kvm" or "tcg"
-	TSCKHz       uint64            `json:"tsc_khz"` // of the host; used under TCG
+	Name         string            `json:"name"`         // host name of the guest
+	Op           string            `json:"op,omitempty"` // the operation that starts the run, for the log
+	Dir          string            `json:"dir"`          // the VM's directory: sockets, console ring, records
+	Driver       string            `json:"driver"`       // "qemu"
+	QEMU         string            `json:"qemu"`         // path of the VMM program
+	Accel        string            `json:"accel"`        // "kvm" or "tcg"
+	TSCKHz       uint64            `json:"tsc_khz"`      // of the host; used under TCG
 	VCPU         int               `json:"vcpu"`
 	MemoryMiB    int               `json:"memory_mib"`
 	Vmlinux      string            `json:"vmlinux"`

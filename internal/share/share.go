@@ -31,24 +31,24 @@ type job[T any] struct {
 // last one to leave ends it and returns when it has ended. op is for errors.
 // Errors: those of work; ErrInterrupted when ctx ends.
 func (g *Group[T]) Do(ctx context.Context, op, key string, progress banger.ProgressFunc, work func(context.Context, banger.ProgressFunc) (T, error)) (T, error) {
-	j, leave := g.join(key, progress, work)
+	j, leave := g.join(ctx, key, progress, work)
 	defer leave()
 	select {
 	case <-j.done:
 		return j.result, j.err
 	case <-ctx.Done():
 		var none T
-		return none, &banger.Error{Kind: banger.ErrInterrupted, Op: op, Err: ctx.Err()}
+		return none, &banger.Error{Kind: banger.ErrInterrupted, Op: op, Err: context.Cause(ctx)}
 	}
 }
 
-// join takes part in a job and starts it when nobody has yet.
-func (g *Group[T]) join(key string, progress banger.ProgressFunc, work func(context.Context, banger.ProgressFunc) (T, error)) (j *job[T], leave func()) {
+// join takes part in a job and starts it when nobody has yet: its context has the values of who did.
+func (g *Group[T]) join(ctx context.Context, key string, progress banger.ProgressFunc, work func(context.Context, banger.ProgressFunc) (T, error)) (j *job[T], leave func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	j = g.jobs[key]
 	if j == nil {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		j = &job[T]{cancel: cancel, done: make(chan struct{}), waiting: map[int]banger.ProgressFunc{}}
 		if g.jobs == nil {
 			g.jobs = map[string]*job[T]{}
