@@ -72,7 +72,7 @@ func (a *app) waitOps(ctx context.Context, c *client.Client, refs []string, time
 func (a *app) printResult(last api.Event) error {
 	switch {
 	case last.VM != nil:
-		return a.printNames([]api.VMDetail{*last.VM})
+		return a.printVMs([]api.VMDetail{*last.VM}, vmName)
 	case last.Image != nil:
 		return a.printMade(*last.Image)
 	case last.Kernel != nil:

@@ -147,7 +147,7 @@ func withoutClient(cmd *cobra.Command, argv []string) error {
 	}
 	for _, flag := range []string{"rm", "oci-cmd", "workdir", "wait", "timings"} {
 		if cmd.Flags().Changed(flag) {
-			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: --%s needs the client that --detach lets go", flag), Hint: hint}
+			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("vm run: --%s needs the client that --detach lets go", flag), Hint: "leave out one of the two"}
 		}
 	}
 	return nil

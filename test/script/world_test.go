@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -32,13 +31,15 @@ type world struct {
 	manager *lifecycle.Manager
 	server  *daemon.Server
 	opened  time.Time
+	log     *os.File
+	slow    chan struct{} // closed: what has "slow" for its image goes on
 
 	mu   sync.Mutex
 	runs map[banger.VMID]*run
 }
 
 func newWorld(root string) (*world, error) {
-	w := &world{dir: statedir.Dir{Root: root}, runs: map[banger.VMID]*run{}, opened: time.Now()}
+	w := &world{dir: statedir.Dir{Root: root}, runs: map[banger.VMID]*run{}, opened: time.Now(), slow: make(chan struct{})}
 	if err := w.dir.Ensure(); err != nil {
 		return nil, err
 	}
@@ -47,7 +48,12 @@ func newWorld(root string) (*world, error) {
 	if w.db, err = store.Open(ctx, w.dir.Database()); err != nil {
 		return nil, err
 	}
-	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Store: w.db, Images: images{}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
+	log, file, err := daemon.OpenLog(w.dir.DaemonLog())
+	if err != nil {
+		return nil, err
+	}
+	w.log = file
+	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
 		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
@@ -58,9 +64,8 @@ func newWorld(root string) (*world, error) {
 	if err := w.manager.Recover(ctx); err != nil {
 		return nil, err
 	}
-	log := slog.New(slog.DiscardHandler)
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
-		Images:  images{},
+		Images:  images{w.slow},
 		Kernels: kernels{},
 		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage, BundleKernel: bundleKernel},
 		Status: func(context.Context) (api.Status, error) {
@@ -83,6 +88,7 @@ func (w *world) close() {
 	w.server.Close(ctx)
 	w.manager.Close()
 	w.db.Close()
+	w.log.Close()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.runs {
@@ -112,10 +118,26 @@ var (
 			{Name: "overlay", State: banger.FeatureModule, Required: true}, {Name: "fuse", State: banger.FeatureMissing}, {Name: "tun", State: banger.FeatureUnknown}}}
 )
 
-type images struct{}
+type images struct{ slow <-chan struct{} }
 
-func (images) Ensure(_ context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
+// await waits when the image is a slow one.
+func (i images) await(ctx context.Context, ref string) error {
+	if ref != "slow" {
+		return nil
+	}
+	select {
+	case <-i.slow:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (i images) Ensure(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Image, error) {
 	defer progress.Begin("image", "image "+name)()
+	if err := i.await(ctx, name); err != nil || name == "slow" {
+		return image, err
+	}
 	if name != imageName {
 		return banger.Image{}, &banger.Error{Kind: banger.ErrNotFound, Op: "image", Subject: name, Hint: banger.DidYouMean(name, []string{imageName})}
 	}
@@ -144,8 +166,11 @@ func (images) Build(_ context.Context, req api.BuildRequest, progress banger.Pro
 		Source: fmt.Sprintf("%s %q %d", req.From, req.Packages, len(req.Definition))}, nil
 }
 
-func (images) Pull(_ context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
+func (i images) Pull(ctx context.Context, req api.PullRequest, progress banger.ProgressFunc) (banger.Image, error) {
 	defer progress.Begin("image", "pulling image "+req.Ref)()
+	if err := i.await(ctx, req.Ref); err != nil {
+		return banger.Image{}, err
+	}
 	return banger.Image{Name: cmp.Or(req.Name, req.Ref), Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: req.Ref}, nil
 }
 
