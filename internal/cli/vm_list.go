@@ -11,38 +11,63 @@ import (
 )
 
 func (a *app) vmList() *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "list VMs", Args: noArgs,
-		Example: "  banger vm list\n  banger vm delete --force $(banger vm list --quiet)     all of them",
-		RunE:    a.listVMs,
-	}
+	return a.listCommand(&cobra.Command{
+		Use: "list [flags]", Aliases: []string{"ls"}, Short: "list VMs",
+		Long: "It waits for nothing that is being done to a VM. With several filters, all of them hold; of two states, images or names, one does.",
+		Example: `  banger vm list
+  banger vm list --filter state=running --filter label=team=blue
+  banger vm stop $(banger vm list --quiet --filter 'name=web-*')
+  banger vm delete --force $(banger vm list --quiet)     all of them`,
+	})
 }
 
 func (a *app) psCommand() *cobra.Command {
-	return &cobra.Command{Use: "ps", Short: "list VMs", Long: `The same as "banger vm list".`, Args: noArgs, RunE: a.listVMs}
+	return a.listCommand(&cobra.Command{Use: "ps [flags]", Short: "list VMs", Long: `The same as "banger vm list".`})
 }
 
-func (a *app) listVMs(cmd *cobra.Command, _ []string) error {
+func (a *app) listCommand(cmd *cobra.Command) *cobra.Command {
+	var conditions []string
+	cmd.Args = noArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.listVMs(cmd, conditions) }
+	addFilter(cmd, &conditions)
+	return cmd
+}
+
+// addFilter adds the flag that chooses VMs.
+func addFilter(cmd *cobra.Command, conditions *[]string) {
+	cmd.Flags().StringArrayVar(conditions, "filter", nil, "`KEY=VALUE`: state=running, label=team, label=team=blue, image=debian*, name=web-* (repeatable)")
+	_ = cmd.RegisterFlagCompletionFunc("filter", cobra.FixedCompletions([]cobra.Completion{"state=", "label=", "image=", "name="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
+}
+
+func (a *app) listVMs(cmd *cobra.Command, conditions []string) error {
+	filter, err := banger.ParseVMFilter(conditions)
+	if err != nil {
+		return err
+	}
 	c, err := a.dial(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	list, err := c.ListVMs(cmd.Context())
+	all, err := c.ListVMs(cmd.Context())
 	if err != nil {
 		return err
 	}
+	list := filter.Choose(all)
 	switch {
 	case a.json:
-		return a.printJSON(append([]banger.VM{}, list...))
+		return a.printJSON(list)
 	case a.quiet:
 		for _, vm := range list {
 			fmt.Fprintln(a.Out, vm.ID)
 		}
 		return nil
 	}
-	if len(list) == 0 {
+	switch {
+	case len(all) == 0:
 		a.notice("no VMs yet (make one with: banger vm run)")
+	case len(list) == 0:
+		a.notice("no VM is like that")
 	}
 	return table(a.Out, vmRows(list, a.now()))
 }
