@@ -1,4 +1,4 @@
-// Package disk makes the disk that belongs to one VM: everything that the VM ever writes.
+// Package disk makes the disk that belongs to one VM, everything that the VM ever writes, and reads the file tree of a stopped one.
 //
 // A disk is a plain file with one ext4 file system, born at its final size in one pass: layout mark, the overlay's directories, the
 // bind directories of package banger, and /root from the image's seed and the files of this VM, all root:root with their modes.

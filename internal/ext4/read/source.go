@@ -149,14 +149,21 @@ func (n *Node) Entry(path string) (tree.Entry, error) {
 
 // count adds a file's blocks of data. More than there are means that one is used twice: reading all would be a bomb.
 func (w *sourceWalk) count(n *Node) error {
-	err := n.walk(0, nil, func(e ext4.Extent) error {
-		w.blocks += uint64(e.Len)
-		return nil
-	})
+	blocks, err := n.DataBlocks()
+	w.blocks += blocks
 	if err == nil && w.blocks > w.f.sb.BlocksCount {
 		return corrupt("files have more blocks than the file system")
 	}
 	return err
+}
+
+// DataBlocks is how many blocks the content takes.
+func (n *Node) DataBlocks() (blocks uint64, err error) {
+	err = n.walk(0, nil, func(e ext4.Extent) error {
+		blocks += uint64(e.Len)
+		return nil
+	})
+	return blocks, err
 }
 
 func (w *sourceWalk) give(e tree.Entry) error {
