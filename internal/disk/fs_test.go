@@ -252,4 +252,3 @@ func upperOf(script []byte, redirect string) (entries []tree.Entry) {
 	}
 	return entries
 }
-

@@ -171,13 +171,13 @@ func TestFSAgainstTheKernel(t *testing.T) {
 	for name, change := range map[string]func(v *guestView){
 		"nothing": func(*guestView) {},
 		"renamed directories": func(v *guestView) {
-			v.must(os.Rename(v.path("usr/share/doc"), v.path("usr/share/documents")))  // relative
-			v.must(os.Rename(v.path("usr/lib/x/y"), v.path("opt/why")))                // absolute
-			v.must(os.Rename(v.path("opt/why/z"), v.path("srv/zed")))                  // out of one that has moved
-			v.must(os.Rename(v.path("srv/one"), v.path("srv/eins")))                   // a parent of what moves next
-			v.must(os.Rename(v.path("srv/eins/two/three"), v.path("srv/eins/drei")))   // below it
-			v.must(os.Rename(v.path("etc"), v.path(strings.Repeat("n", 250)+"-etc")))  // a long name
-			v.must(os.Mkdir(v.path("etc"), 0o700))                                     // in its old place
+			v.must(os.Rename(v.path("usr/share/doc"), v.path("usr/share/documents"))) // relative
+			v.must(os.Rename(v.path("usr/lib/x/y"), v.path("opt/why")))               // absolute
+			v.must(os.Rename(v.path("opt/why/z"), v.path("srv/zed")))                 // out of one that has moved
+			v.must(os.Rename(v.path("srv/one"), v.path("srv/eins")))                  // a parent of what moves next
+			v.must(os.Rename(v.path("srv/eins/two/three"), v.path("srv/eins/drei")))  // below it
+			v.must(os.Rename(v.path("etc"), v.path(strings.Repeat("n", 250)+"-etc"))) // a long name
+			v.must(os.Mkdir(v.path("etc"), 0o700))                                    // in its old place
 			v.must(os.WriteFile(v.path("etc/new"), []byte("new"), 0o600))
 			v.must(os.Rename(v.path("sub/many"), v.path("many")))
 			v.must(os.Remove(v.path("many/a name that is long enough to fill blocks 7")))
