@@ -33,6 +33,50 @@ func FromDir(name string) Source {
 	}
 }
 
+// FromPath is FromDir for anything that has a path, which becomes as in the tree. A symlink is followed with follow only, or when a
+// slash ends name. A directory of another device than the first one is yielded without what is in it unless enter, if given, lets pass.
+func FromPath(name, as string, follow bool, enter func(at string, dev uint64) bool) Source {
+	return func(yield func(Entry, error) bool) {
+		w := &dirWalk{yield: yield, links: map[inode]string{}, enter: enter}
+		if err := w.top(name, as, follow); err != nil && err != errEnough {
+			yield(Entry{}, fmt.Errorf("read %s: %w", name, err))
+		}
+	}
+}
+
+func (w *dirWalk) top(name, as string, follow bool) error {
+	stat, flags := unix.Lstat, unix.O_NOFOLLOW|unix.O_CLOEXEC
+	if follow || strings.HasSuffix(name, "/") {
+		stat, flags = unix.Stat, unix.O_CLOEXEC
+	}
+	var st unix.Stat_t
+	if err := stat(name, &st); err != nil {
+		return err
+	}
+	fd, err := unix.Open(name, flags|openFlags(&st), 0)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	before := openFlags(&st)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	w.dev = uint64(st.Dev)
+	switch {
+	case openFlags(&st) != before:
+		return replaced(as)
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return w.directory(file, as)
+	}
+	return w.file(fd, as, &st)
+}
+
+func replaced(at string) error {
+	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: at, Err: errors.New("it is replaced again and again")}
+}
+
 type inode struct{ dev, ino uint64 }
 
 // errEnough ends a walk whose reader wants no more.
@@ -41,6 +85,8 @@ var errEnough = errors.New("enough")
 type dirWalk struct {
 	yield func(Entry, error) bool
 	links map[inode]string // the first names of files with several
+	dev   uint64
+	enter func(at string, dev uint64) bool // nil: every directory
 }
 
 // directory yields dir and what is in it, and closes it.
@@ -79,6 +125,9 @@ func (w *dirWalk) child(dir int, name, at string) error {
 		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return removed(at, err)
 		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR && w.enter != nil && uint64(st.Dev) != w.dev && !w.enter(at, uint64(st.Dev)) {
+			return w.give(entryOf(at, &st))
+		}
 		flags := openFlags(&st)
 		fd, err := unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		switch {
@@ -99,7 +148,7 @@ func (w *dirWalk) child(dir int, name, at string) error {
 			return err
 		}
 	}
-	return &banger.Error{Kind: banger.ErrConflict, Op: "read", Subject: at, Err: errors.New("it is replaced again and again")}
+	return replaced(at)
 }
 
 // openFlags opens what has something to read, and waits for nothing even if a FIFO has taken its name. The rest is only

@@ -20,6 +20,7 @@ import (
 type Limits struct {
 	Entries int
 	Bytes   int64 // of all contents
+	Strict  bool  // an absolute path, or one with "..", is refused; else it ends up inside the root, whatever it says
 }
 
 const xattrRecord = "SCHILY.xattr."
@@ -30,8 +31,7 @@ var tarKinds = map[byte]Kind{tar.TypeReg: File, tar.TypeGNUSparse: File, tar.Typ
 // typeVolume is GNU tar's label of an archive, which makes no file.
 const typeVolume = 'V'
 
-// FromTar yields what a tar stream holds, in its order: PAX, GNU, their sparse files, and older formats. Paths end up inside
-// the root, whatever they say. It reads r up to the end mark, and perhaps some of what follows.
+// FromTar yields what a tar stream holds, in its order: PAX, GNU, their sparse files, and older formats. No path leads out of the root. It reads r up to the end mark, and perhaps some of what follows.
 // Errors: ErrCorrupt for a damaged or truncated stream; ErrInvalid naming the entry or the limit.
 func FromTar(r io.Reader, limits Limits) Source {
 	return func(yield func(Entry, error) bool) {
@@ -52,6 +52,9 @@ func FromTar(r io.Reader, limits Limits) Source {
 			}
 			if err == nil {
 				e, err = fromHeader(header, readFunc(stream.content))
+			}
+			if err == nil && limits.Strict && (leaves(header.Name) || e.Kind == HardLink && leaves(header.Linkname)) {
+				e, err = Entry{}, badEntry(header, "a path that leads out of the tree")
 			}
 			if !yield(e, err) || err != nil {
 				return
@@ -222,6 +225,11 @@ func checkPath(name string) error {
 		}
 	}
 	return nil
+}
+
+// leaves tells that a path as it stands begins or goes outside the root.
+func leaves(name string) bool {
+	return strings.HasPrefix(name, "/") || strings.Contains("/"+name+"/", "/../")
 }
 
 // inside cleans a path so that it does not leave the root.

@@ -1,0 +1,220 @@
+package transfer
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+
+	"banger"
+	"banger/internal/tree"
+)
+
+// Request is the first line on a connection to the guest's port for files. Exactly one field is set. Paths are bytes: names in a guest
+// need not be text.
+type Request struct {
+	Get *Get `json:"get,omitempty"` // → Answer with an Origin, then a stream
+	Put *Put `json:"put,omitempty"` // → Answer, then the client's stream, then another Answer with a Report
+}
+
+// Get asks for a file or tree.
+type Get struct {
+	Path   []byte `json:"path"` // absolute
+	Follow bool   `json:"follow,omitempty"`
+}
+
+// Put brings a file or tree.
+type Put struct {
+	Path    []byte `json:"path"` // absolute: where Origin goes
+	Origin  Origin `json:"origin"`
+	Archive bool   `json:"archive,omitempty"`
+}
+
+// Answer is a line of the side that was asked.
+type Answer struct {
+	Error  *banger.ErrorBody `json:"error,omitempty"`
+	Origin *Origin           `json:"origin,omitempty"`
+	Report *Report           `json:"report,omitempty"`
+}
+
+// maxLine bounds a line, in bytes.
+const maxLine = 128 << 10
+
+func writeLine(w io.Writer, v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}
+
+// readLine reads a JSON line; what follows it stays in r.
+func readLine(r *bufio.Reader, v any) error {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if line = append(line, part...); len(line) > maxLine {
+			return banger.Invalidf("a line of more than %d bytes", maxLine)
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if err != nil {
+			return cutOff(err)
+		}
+		if err := json.Unmarshal(bytes.TrimSpace(line), v); err != nil {
+			return &banger.Error{Kind: banger.ErrInvalid, Op: "decode line", Err: err}
+		}
+		return nil
+	}
+}
+
+func readAnswer(r *bufio.Reader) (a Answer, err error) {
+	if err := readLine(r, &a); err != nil {
+		return a, err
+	}
+	if a.Error != nil {
+		return a, a.Error.Decode()
+	}
+	return a, nil
+}
+
+// Refuse answers with an error.
+func Refuse(w io.Writer, err error) error {
+	body := banger.EncodeError(err, "")
+	return writeLine(w, Answer{Error: &body})
+}
+
+// Send answers a Get. The error is that of src, which the stream's end tells of, or of w. left may name what src leaves out by itself.
+func Send(w io.Writer, o Origin, src tree.Source, left *Report) error {
+	if err := writeLine(w, Answer{Origin: &o}); err != nil {
+		return err
+	}
+	return send(w, src, left)
+}
+
+// send writes a stream. The error is that of src, or one that the other end is gone.
+func send(w io.Writer, src tree.Source, report *Report) error {
+	if report == nil {
+		report = &Report{}
+	}
+	out := newStreamWriter(w)
+	err := tree.WriteTar(out, tree.Filter(src, func(e *tree.Entry) bool {
+		if e.Kind == tree.Socket {
+			report.leave(e.Path)
+			return false
+		}
+		report.Entries++
+		report.Bytes += e.Size
+		return true
+	}))
+	last := end{Report: *report}
+	if err != nil {
+		err = describe(err, "")
+		body := banger.EncodeError(err, "")
+		last.Error = &body
+	}
+	if out.finish(last); out.err != nil {
+		return cutOff(out.err)
+	}
+	return err
+}
+
+// Incoming is a tree on its way from the side that was asked.
+type Incoming struct {
+	Origin Origin
+	stream *streamReader
+}
+
+// Receive reads the answer to a Get. Errors: those of the other side; ErrUnavailable when it is gone; ErrCorrupt.
+func Receive(r io.Reader) (*Incoming, error) {
+	in := bufio.NewReaderSize(r, maxFrame)
+	answer, err := readAnswer(in)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Origin == nil {
+		return nil, &banger.Error{Kind: banger.ErrCorrupt, Err: errors.New("an answer without what comes")}
+	}
+	return &Incoming{*answer.Origin, &streamReader{r: in}}, answer.Origin.check()
+}
+
+// Source yields what comes, to be read once: nothing but the origin and what is below it, up to the end that the sender tells of.
+func (in *Incoming) Source() tree.Source { return ended(in.stream, in.Origin) }
+
+// Left is what the sender says that it left out, once Source is at its end.
+func (in *Incoming) Left() Report {
+	if in.stream.got == nil {
+		return Report{}
+	}
+	return in.stream.got.Report
+}
+
+func ended(stream *streamReader, o Origin) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
+		for e, err := range tree.FromTar(stream, limits) {
+			if err == nil && !o.holds(e) {
+				e, err = tree.Entry{}, &banger.Error{Kind: banger.ErrCorrupt, Err: banger.Invalidf("%.300q is no part of %.300q", e.Path, o.Name)}
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+		if _, err := io.Copy(io.Discard, stream); err != nil {
+			yield(tree.Entry{}, err)
+		}
+	}
+}
+
+// holds tells that an entry is the origin or lies below it.
+func (o Origin) holds(e tree.Entry) bool {
+	name := string(o.Name)
+	if name == "" {
+		return true
+	}
+	if e.Path == name {
+		return (e.Kind == tree.Dir) == o.Dir
+	}
+	return o.Dir && len(e.Path) > len(name) && e.Path[:len(name)] == name && e.Path[len(name)] == '/'
+}
+
+// Ask sends a Get to the guest's port for files.
+func Ask(conn net.Conn, get Get) (*Incoming, error) {
+	if err := writeLine(conn, Request{Get: &get}); err != nil {
+		return nil, cutOff(err)
+	}
+	return Receive(conn)
+}
+
+// Bring sends a Put and its tree to the guest's port for files, which conn is a connection to, and tells what the guest made of it. The
+// error is the guest's when it has one: what it did not take, it did not need.
+func Bring(conn net.Conn, put Put, src tree.Source) (Report, error) {
+	if err := writeLine(conn, Request{Put: &put}); err != nil {
+		return Report{}, cutOff(err)
+	}
+	r := bufio.NewReader(conn)
+	if _, err := readAnswer(r); err != nil {
+		return Report{}, err
+	}
+	var left Report
+	sent := make(chan error, 1)
+	go func() { sent <- send(conn, src, &left) }()
+	answer, err := readAnswer(r)
+	conn.Close() // sending ends, wherever it is
+	if sendErr := <-sent; sendErr != nil && !errors.Is(sendErr, errGone) {
+		err = sendErr // the guest has it from us
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	if answer.Report == nil {
+		return Report{}, &banger.Error{Kind: banger.ErrCorrupt, Err: errors.New("an answer without a report")}
+	}
+	report := *answer.Report
+	report.Skipped += left.Skipped
+	report.Left = append(report.Left, left.Left...)
+	return report, nil
+}

@@ -1,0 +1,114 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path"
+	"strings"
+
+	"banger"
+	"banger/internal/tree"
+)
+
+// Server answers on the guest's port for files.
+type Server struct {
+	// Owner is whom files that come belong to.
+	Owner func() (Owner, error)
+	// Enter tells whether a directory on another device than what was asked for is part of the tree.
+	Enter func(dev uint64) bool
+	// Sync makes what comes durable before it is answered.
+	Sync bool
+}
+
+// Serve answers the one request of a connection and closes it. Its end ends the work, and nothing half done is left.
+func (s Server) Serve(conn net.Conn) {
+	defer conn.Close()
+	r := bufio.NewReaderSize(conn, maxFrame)
+	var req Request
+	err := readLine(r, &req)
+	switch {
+	case err != nil:
+	case req.Get != nil && req.Put == nil:
+		err = s.get(conn, *req.Get)
+	case req.Put != nil && req.Get == nil:
+		err = s.put(conn, r, *req.Put)
+	default:
+		err = banger.Invalidf("a request sets neither or both of its fields")
+	}
+	if err != nil {
+		_ = Refuse(conn, err) // a client that is gone needs no answer
+	}
+}
+
+// get fails only before the answer.
+func (s Server) get(conn net.Conn, req Get) error {
+	name := string(req.Path)
+	if err := absolute(name); err != nil {
+		return err
+	}
+	var report Report
+	o, src, err := Local(name, req.Follow, func(at string, dev uint64) bool {
+		if s.Enter(dev) {
+			return true
+		}
+		report.leave(at)
+		return false
+	})
+	if err == nil {
+		_ = Send(conn, o, src, &report) // the stream tells what went wrong; a client that is gone need not know
+	}
+	return err
+}
+
+func absolute(name string) error {
+	if !strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
+		return banger.Invalidf("path %.300q: want an absolute one", name)
+	}
+	return nil
+}
+
+// Local gives the tree of a file or directory of this machine. A symbolic link is followed with follow, or when a slash ends its path.
+// enter, if given, tells whether to go into a directory on another device.
+func Local(name string, follow bool, enter func(at string, dev uint64) bool) (Origin, tree.Source, error) {
+	stat := os.Lstat
+	if follow || strings.HasSuffix(name, "/") {
+		stat = os.Stat
+	}
+	info, err := stat(name)
+	if err != nil {
+		var at *os.PathError
+		if errors.As(err, &at) {
+			err = at.Err
+		}
+		return Origin{}, nil, &banger.Error{Op: "copy", Subject: name, Err: describe(err, "")}
+	}
+	o := OriginOf(name, info.IsDir())
+	return o, tree.FromPath(name, o.root(), follow, enter), nil
+}
+
+func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
+	dest := string(req.Path)
+	if err := errors.Join(absolute(dest), req.Origin.check()); err != nil {
+		return err
+	}
+	place, err := Resolve(dest, req.Origin)
+	if err != nil {
+		return err
+	}
+	owner, err := s.Owner()
+	if err != nil {
+		return err
+	}
+	if err := writeLine(conn, Answer{}); err != nil {
+		return err
+	}
+	stream := &streamReader{r: r}
+	report, err := Write(context.Background(), place, req.Origin, ended(stream, req.Origin), Options{Owner: &owner, Archive: req.Archive, Sync: s.Sync})
+	if err != nil {
+		return &banger.Error{Op: "copy to", Subject: path.Clean(dest), Err: err}
+	}
+	return writeLine(conn, Answer{Report: &report})
+}

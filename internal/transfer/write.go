@@ -1,0 +1,328 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/tree"
+)
+
+const (
+	keptModes = 0o1777 // without set-user-id and set-group-id
+	allModes  = 0o7777
+	chunk     = 128 << 10 // of content; one of zeros becomes a hole
+	maxDepth  = 2000      // of a tree
+	maxHop    = 4000      // bytes of a path that the kernel takes at once, less than PATH_MAX
+)
+
+// writer writes a tree into a directory of its own.
+type writer struct {
+	ctx    context.Context
+	root   int
+	opts   Options
+	report *Report
+	dirs   []tree.Entry // whose modes and times are set when all is in them
+	buf    []byte
+	alone  bool // one file
+
+	parent   int // of the last entry; -1: none
+	parentAt string
+}
+
+func (w *writer) write(src tree.Source) error {
+	defer w.forget()
+	for e, err := range src {
+		if err == nil {
+			err = w.ctx.Err()
+		}
+		if err == nil {
+			err = w.entry(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := len(w.dirs) - 1; i >= 0; i-- { // children first: they change their directory's time, and its mode may forbid them
+		if err := w.finishDir(w.dirs[i]); err != nil {
+			return fmt.Errorf("%.300q: %w", w.dirs[i].Path, err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) forget() {
+	if w.parent >= 0 {
+		unix.Close(w.parent)
+	}
+	w.parent = -1
+}
+
+func (w *writer) entry(e tree.Entry) error {
+	if !filepath.IsLocal(e.Path) || e.Path != path.Clean(e.Path) || strings.Count(e.Path, "/") > maxDepth {
+		return banger.Invalidf("entry %.300q: a path that leads out of the tree, or deeper than %d directories", e.Path, maxDepth)
+	}
+	var err error
+	switch e.Kind {
+	case tree.Dir:
+		err = w.directory(e)
+	case tree.File, tree.Symlink, tree.HardLink:
+		err = w.file(e)
+	default:
+		w.report.leave(e.Path)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%.300q: %w", e.Path, err)
+	}
+	w.report.Entries++
+	w.report.Bytes += e.Size
+	return nil
+}
+
+func (w *writer) directory(e tree.Entry) error {
+	if e.Path == "." {
+		return nil // one that is there, which keeps its own mode
+	}
+	w.dirs = append(w.dirs, e)
+	dir, err := w.in(path.Dir(e.Path))
+	if err != nil {
+		return err
+	}
+	return makeDir(dir, path.Base(e.Path))
+}
+
+// makeDir makes a directory unless it is there.
+func makeDir(dir int, name string) error {
+	err := unix.Mkdirat(dir, name, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return err
+		}
+	}
+	return err
+}
+
+// in gives the directory at a path of the tree and makes what is missing of it. It is good until the next call.
+func (w *writer) in(at string) (int, error) {
+	if w.parent >= 0 && w.parentAt == at {
+		return w.parent, nil
+	}
+	w.forget()
+	fd, err := beneath(w.root, at)
+	if errors.Is(err, unix.ENOENT) {
+		fd, err = w.makeAll(at)
+	}
+	if err != nil {
+		return -1, err
+	}
+	w.parent, w.parentAt = fd, at
+	return fd, nil
+}
+
+func (w *writer) makeAll(at string) (int, error) {
+	fd, err := beneath(w.root, ".")
+	for part := range strings.SplitSeq(at, "/") {
+		if err != nil {
+			return -1, err
+		}
+		up := fd
+		if err = makeDir(up, part); err == nil {
+			fd, err = beneath(up, part)
+		}
+		unix.Close(up)
+	}
+	return fd, err
+}
+
+// beneath opens a directory below another one; no symbolic link is followed on the way.
+func beneath(root int, at string) (int, error) {
+	fd := -1
+	for at != "" {
+		hop := at
+		if len(at) > maxHop {
+			hop = at[:strings.LastIndexByte(at[:maxHop], '/')+1] // a name has at most 255 bytes
+		}
+		at = at[len(hop):]
+		from := root
+		if fd >= 0 {
+			from = fd
+		}
+		next, err := openat2(from, hop, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd = next
+	}
+	return fd, nil
+}
+
+func openat2(dir int, name string, flags int, mode uint32) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	for {
+		fd, err := unix.Openat2(dir, name, &how)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			return fd, err
+		}
+	}
+}
+
+// file makes what is no directory. Of two entries with one name the later one counts.
+func (w *writer) file(e tree.Entry) error {
+	dir, err := w.in(path.Dir(e.Path))
+	if err != nil {
+		return err
+	}
+	name := path.Base(e.Path)
+	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	switch e.Kind {
+	case tree.Symlink:
+		if err := unix.Symlinkat(e.Link, dir, name); err != nil {
+			return err
+		}
+		return errors.Join(w.own(dir, name, e), setTimes(dir, name, e))
+	case tree.HardLink:
+		if err := w.link(dir, name, e.Link); err != nil {
+			return &banger.Error{Kind: banger.ErrCorrupt, Err: fmt.Errorf("a link to %.300q: %w", e.Link, err)}
+		}
+		return nil
+	}
+	fd, err := openat2(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	err = w.content(f, e)
+	if err == nil {
+		err = errors.Join(w.own(dir, name, e), w.attributes(fd, e), unix.Fchmod(fd, w.mode(e)))
+	}
+	if err == nil && w.alone {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return setTimes(dir, name, e)
+}
+
+// link makes another name of a file that was written before.
+func (w *writer) link(dir int, name, first string) error {
+	target, err := beneath(w.root, path.Dir(first))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(target)
+	return unix.Linkat(target, path.Base(first), dir, name, 0)
+}
+
+// content writes a file's bytes; those that are zero for long become holes.
+func (w *writer) content(f *os.File, e tree.Entry) error {
+	if w.buf == nil {
+		w.buf = make([]byte, chunk)
+	}
+	for off := int64(0); off < e.Size; {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		part := w.buf[:min(chunk, e.Size-off)]
+		if _, err := io.ReadFull(e.Content, part); err != nil {
+			return err
+		}
+		if len(part) < chunk || !isZero(part) {
+			if _, err := f.WriteAt(part, off); err != nil {
+				return err
+			}
+		}
+		off += int64(len(part))
+		if w.opts.Progress != nil {
+			w.opts.Progress(int64(len(part)))
+		}
+	}
+	return f.Truncate(e.Size)
+}
+
+func isZero(p []byte) bool {
+	for len(p) > 0 {
+		n := min(len(p), len(noData))
+		if !bytes.Equal(p[:n], noData[:n]) {
+			return false
+		}
+		p = p[n:]
+	}
+	return true
+}
+
+func (w *writer) mode(e tree.Entry) uint32 {
+	if w.opts.Archive {
+		return e.Mode & allModes
+	}
+	return e.Mode & keptModes
+}
+
+// own gives a copy its owner, before its mode: a change of owner takes set-id bits away.
+func (w *writer) own(dir int, name string, e tree.Entry) error {
+	owner := w.opts.Owner
+	if w.opts.Archive && os.Geteuid() == 0 {
+		owner = &Owner{e.UID, e.GID}
+	}
+	if owner == nil {
+		return nil
+	}
+	return unix.Fchownat(dir, name, int(owner.UID), int(owner.GID), unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// attributes sets extended attributes where they are wanted, as far as the file system has them.
+func (w *writer) attributes(fd int, e tree.Entry) error {
+	if !w.opts.Archive {
+		return nil
+	}
+	for name, value := range e.Xattrs {
+		if err := unix.Fsetxattr(fd, name, value, 0); err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("extended attribute %.100q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) finishDir(e tree.Entry) error {
+	fd, err := beneath(w.root, e.Path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(w.own(fd, ".", e), w.attributes(fd, e), unix.Fchmod(fd, w.mode(e))); err != nil {
+		return err
+	}
+	return setTimes(fd, ".", e)
+}
+
+func setTimes(dir int, name string, e tree.Entry) error {
+	access := e.AccessTime
+	if access.IsZero() {
+		access = e.ModTime
+	}
+	return unix.UtimesNanoAt(dir, name, []unix.Timespec{timespec(access), timespec(e.ModTime)}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func timespec(t time.Time) unix.Timespec {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
