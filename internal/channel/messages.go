@@ -13,6 +13,7 @@ const ProtocolVersion = 1
 const (
 	PortEvents = 1  // guest → host: the ready doorbell, then events; JSON lines both ways
 	PortSSH    = 22 // host → guest: the agent's SSH server
+	PortFiles  = 23 // host → guest: one file or tree a connection, as package transfer has it
 )
 
 // FromGuest is one line of the events stream from the guest. Exactly one field is set.

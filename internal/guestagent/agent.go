@@ -66,8 +66,11 @@ func (a *agent) serve(session *channel.Session) {
 	defer session.Close()
 	go a.keepEvents(session)
 	session.Serve(func(port uint32) channel.Handler {
-		if port == channel.PortSSH {
+		switch port {
+		case channel.PortSSH:
 			return a.server.ServeSSH
+		case channel.PortFiles:
+			return a.server.ServeFiles
 		}
 		return nil
 	})

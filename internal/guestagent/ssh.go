@@ -61,6 +61,8 @@ type Server struct {
 	accounts accounts
 	slots    chan struct{}
 
+	transfers chan struct{}
+
 	mu       sync.Mutex
 	config   *ssh.ServerConfig // nil before the first identity
 	env      map[string]string
@@ -71,7 +73,7 @@ type Server struct {
 // NewServer makes a server that has no identity yet and serves nobody. With init it is process 1 and reaps every process.
 func NewServer(init bool) *Server {
 	return &Server{children: newChildren(init), accounts: accounts{passwdFile, groupFile}, slots: make(chan struct{}, maxConnections),
-		identity: make(chan struct{})}
+		transfers: make(chan struct{}, maxTransfers), identity: make(chan struct{})}
 }
 
 // SetIdentity takes host key, user keys, environment and default user of id. On error nothing has changed.
