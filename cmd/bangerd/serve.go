@@ -37,6 +37,8 @@ const (
 	drainTimeout = 3 * time.Second
 	// gcPercent trades a little time for a small heap: the daemon idles nearly always.
 	gcPercent = 40
+	// restAfter is how long nothing is to be done before unused memory goes back to the host: that takes longer than many an operation.
+	restAfter = time.Second
 )
 
 // serve opens everything in order, tells that it is ready, and answers until ctx ends or a client asks for the end.
@@ -98,7 +100,6 @@ func (m *Main) serve(ctx context.Context) error {
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
 	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
 	m.tellReady()
-	debug.FreeOSMemory()
 	select {
 	case err = <-served:
 	case <-ctx.Done():
@@ -188,7 +189,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 			return err
 		}})
 	w.vms = lifecycle.New(lifecycle.Config{
-		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: debug.FreeOSMemory,
+		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: freeLater(),
 		Homes:    lifecycle.Directories{Dir: m.dir},
 		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
 		Guest:    beside("banger-guest"),
@@ -198,6 +199,12 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), BootDeadline: deadline, StopTimeout: stopTimeout},
 	})
 	return w, nil
+}
+
+// freeLater gives what is called at the end of the work: it gives unused memory back once nothing has followed for a while.
+func freeLater() func() {
+	timer := time.AfterFunc(restAfter, debug.FreeOSMemory)
+	return func() { timer.Reset(restAfter) }
 }
 
 // bootDeadline is what the user sets in BANGER_BOOT_DEADLINE, 0 when unset.

@@ -69,14 +69,16 @@ func Create(ctx context.Context, home statedir.VMDir, opts Options) (err error) 
 	var id [32]byte
 	_, _ = rand.Read(id[:])
 	fs := write.Options{SizeBytes: opts.SizeBytes, UUID: [16]byte(id[:16]), HashSeed: [16]byte(id[16:]), Label: label, Time: opts.Time, Sync: true}
-	if _, err := write.CreateFile(ctx, home.Disk(), fs, source(seed, opts)); err != nil {
-		return fmt.Errorf("write the disk: %w", err)
-	}
 	text, err := json.Marshal(manifest{manifestVersion, []part{{path.Base(home.Disk()), formatRaw, opts.SizeBytes}}})
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(home.DiskManifest(), append(text, '\n'), 0o600)
+	written := make(chan error, 1)
+	go func() { written <- atomicfile.Write(home.DiskManifest(), append(text, '\n'), 0o600) }() // beside: both wait for the host's disk
+	if _, err = write.CreateFile(ctx, home.Disk(), fs, source(seed, opts)); err != nil {
+		err = fmt.Errorf("write the disk: %w", err)
+	}
+	return errors.Join(err, <-written)
 }
 
 func remove(name string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"banger"
@@ -34,27 +35,39 @@ func (d Directories) Create(ctx context.Context, home Home) (err error) {
 	if err != nil {
 		return fmt.Errorf("make keys: %w", err)
 	}
-	if err := errors.Join(writeSynced(dir.UserKey(), keys.UserPrivate), writeSynced(dir.HostKey(), keys.HostPrivate)); err != nil {
-		return err
-	}
+	// All is synced at once: the file system's journal then takes it together. The names come first, as the disk's making syncs them.
+	user, userErr := writeNew(dir.UserKey(), keys.UserPrivate)
+	host, hostErr := writeNew(dir.HostKey(), keys.HostPrivate)
+	var group sync.WaitGroup
+	group.Go(func() { userErr = errors.Join(userErr, syncAndClose(user)) })
+	group.Go(func() { hostErr = errors.Join(hostErr, syncAndClose(host)) })
 	err = disk.Create(ctx, dir, disk.Options{
 		SizeBytes: home.DiskBytes, Seed: d.Dir.Image(home.ImageKey).Seed(), GitName: home.GitName, GitEmail: home.GitEmail, Time: time.Now(),
 		Files: []tree.Entry{tree.Directory(".ssh", 0o700), tree.Literal(".ssh/authorized_keys", 0o600, []byte(keys.UserPublic+"\n"))},
 	})
-	if err != nil {
+	group.Wait()
+	if err := errors.Join(userErr, hostErr, err); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(d.Dir.VMs())
 }
 
-// writeSynced makes a private file whose content is durable; its name is when the directory has been synced.
-func writeSynced(path string, data []byte) error {
+// writeNew makes a private file; it is not durable yet.
+func writeNew(path string, data []byte) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = file.Write(data)
-	return errors.Join(err, file.Sync(), file.Close())
+	return file, err
+}
+
+// syncAndClose makes a file's content durable; nil is no file.
+func syncAndClose(file *os.File) error {
+	if file == nil {
+		return nil
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 // Check says whether the VM's disk is as it should be.

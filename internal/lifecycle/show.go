@@ -11,8 +11,16 @@ import (
 // statusTimeout bounds how long Show waits for a supervisor: a listing must not hang on one.
 const statusTimeout = time.Second
 
-// List gives every VM, oldest first. It waits for no operation.
-func (m *Manager) List(ctx context.Context) ([]banger.VM, error) { return m.Store.List(ctx) }
+// List gives every VM, oldest first, without the console's end of its last run: there may be a thousand VMs. It waits for no operation.
+func (m *Manager) List(ctx context.Context) ([]banger.VM, error) {
+	list, err := m.Store.List(ctx)
+	for _, vm := range list {
+		if vm.Exit != nil {
+			vm.Exit.Console = "" // each record was read for this list
+		}
+	}
+	return list, err
+}
 
 // Resolve finds out what each of refs stands for, all at one moment.
 func (m *Manager) Resolve(ctx context.Context, refs []string) ([]api.ResolvedVM, error) {
