@@ -1,0 +1,94 @@
+package workspace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"banger"
+	"banger/internal/proc"
+)
+
+// safety is configuration that stands above every repository's own: nothing that a repository says makes git run a program or
+// ask the network. What the user has set for all repositories (safe.directory) goes on counting.
+var safety = []string{
+	"core.fsmonitor=false", "core.hooksPath=/dev/null", "core.attributesFile=/dev/null", "core.sshCommand=false", "core.gitProxy=false",
+	"core.editor=false", "core.pager=cat", "core.askPass=", "core.alternateRefsCommand=", "core.untrackedCache=false",
+	"diff.external=", "credential.helper=", "log.showSignature=false", "gpg.program=false", "gpg.ssh.program=false",
+	"protocol.allow=never", "protocol.file.allow=always", "submodule.recurse=false", "fetch.recurseSubmodules=false",
+	"gc.auto=0", "maintenance.auto=false", "uploadpack.packObjectsHook=", "fetch.fsckObjects=true", "transfer.fsckObjects=true",
+	"fetch.writeCommitGraph=false", "core.commitGraph=false", "core.quotePath=false", "advice.detachedHead=false",
+}
+
+// git runs host-side git in one repository.
+type git struct {
+	dir string   // working directory; empty: "/"
+	env []string // beside the clean environment: GIT_DIR=…, GIT_INDEX_FILE=…
+}
+
+// run runs git with stdin and gives its standard output to stdout.
+func (g git) run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) error {
+	all := make([]string, 0, 2*len(safety)+len(args)+1)
+	all = append(all, "--no-pager")
+	for _, setting := range safety {
+		all = append(all, "-c", setting)
+	}
+	dir := g.dir
+	if dir == "" {
+		dir = "/"
+	}
+	err := proc.Run(ctx, proc.Command{Path: "git", Args: append(all, args...), Dir: dir, Env: append(cleanEnv(os.Environ()), g.env...), Stdin: stdin, Stdout: stdout})
+	if err != nil {
+		return fmt.Errorf("git %s: %w", args[0], err)
+	}
+	return nil
+}
+
+// output is run for what prints little.
+func (g git) output(ctx context.Context, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := g.run(ctx, nil, &out, args...)
+	return out.String(), err
+}
+
+// line is output without the newline at its end.
+func (g git) line(ctx context.Context, args ...string) (string, error) {
+	text, err := g.output(ctx, args...)
+	return strings.TrimSuffix(text, "\n"), err
+}
+
+// ask is line for a question that git answers with "no" by exit status 1 or 128: that is the empty answer.
+func (g git) ask(ctx context.Context, args ...string) (string, error) {
+	text, err := g.line(ctx, args...)
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok && (exit.Status == 1 || exit.Status == 128) {
+		return "", nil
+	}
+	return text, err
+}
+
+// cleanEnv leaves out what would point git at another repository or make it run programs.
+func cleanEnv(env []string) []string {
+	clean := []string{"GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1", "GIT_ATTR_NOSYSTEM=1",
+		"GIT_ASKPASS=", "SSH_ASKPASS=", "LC_ALL=C"}
+	for _, assignment := range env {
+		name, _, _ := strings.Cut(assignment, "=")
+		if strings.HasPrefix(name, "GIT_") || name == "SSH_ASKPASS" || strings.HasPrefix(name, "LC_") || name == "LANG" || name == "LANGUAGE" {
+			continue
+		}
+		clean = append(clean, assignment)
+	}
+	return clean
+}
+
+// gitFailed gives an error of git's own the words of what was tried.
+func gitFailed(op, subject string, err error) error {
+	kind := banger.ErrUnavailable
+	if errors.Is(err, banger.ErrInterrupted) {
+		kind = banger.ErrInterrupted
+	}
+	return &banger.Error{Kind: kind, Op: op, Subject: subject, Err: err, Hint: banger.HintOf(err)}
+}

@@ -1,0 +1,305 @@
+package workspace
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/tree"
+)
+
+// Shipment is a plan with everything that it needs beside the work tree. It must be closed.
+type Shipment struct {
+	plan   Plan
+	prefix string // where the root lies below the root of the whole; "" for the whole
+	dir    string // of our own, for packs
+	pack   pack
+	subs   []*Shipment
+	eol    map[string]string // core.autocrlf and core.eol
+
+	clean map[string]bool // paths whose content went out as the index says
+	now   time.Time
+}
+
+// Prepare makes the packs of a plan. have are commits that the guest has.
+func (p Plan) Prepare(ctx context.Context, have []string) (*Shipment, error) {
+	dir, err := os.MkdirTemp("", "banger-workspace-")
+	if err != nil {
+		return nil, spaceIn(os.TempDir(), err)
+	}
+	s, err := p.prepare(ctx, dir, "", have)
+	if err != nil {
+		return nil, errors.Join(spaceIn(dir, err), os.RemoveAll(dir))
+	}
+	return s, nil
+}
+
+func (p Plan) prepare(ctx context.Context, dir, prefix string, have []string) (*Shipment, error) {
+	s := &Shipment{plan: p, prefix: prefix, dir: dir, clean: map[string]bool{}, now: time.Now()}
+	index := filepath.Join(dir, "index")
+	if err := writeIndex(index, p.entries); err != nil {
+		return nil, err
+	}
+	var tips []string
+	if p.Start != "" {
+		tips = append(tips, p.Start)
+	}
+	if p.Repo.Upstream != "" && p.Repo.Upstream != p.Start {
+		tips = append(tips, p.Repo.Upstream)
+	}
+	depth := DefaultDepth
+	if p.Options.FullHistory {
+		depth = 0
+	}
+	var err error
+	if s.pack, err = p.Repo.makePack(ctx, dir, index, tips, have, depth); err != nil {
+		return nil, err
+	}
+	if s.eol, err = p.Repo.endsOfLines(ctx); err != nil {
+		return nil, err
+	}
+	for i, sub := range p.Subs {
+		subDir := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.Mkdir(subDir, 0o700); err != nil {
+			return nil, err
+		}
+		ship, err := sub.Plan.prepare(ctx, subDir, path.Join(prefix, sub.Path), nil)
+		if err != nil {
+			return nil, fmt.Errorf("submodule %s: %w", sub.Path, err)
+		}
+		s.subs = append(s.subs, ship)
+	}
+	return s, nil
+}
+
+func writeIndex(name string, entries []indexEntry) error {
+	b, err := encodeIndex(slices.Clone(entries))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, b, 0o600)
+}
+
+// Close removes what Prepare made.
+func (s *Shipment) Close() error { return os.RemoveAll(s.dir) }
+
+// endsOfLines gives the settings by which the work tree's files differ from what the index names.
+func (r *Repo) endsOfLines(ctx context.Context) (map[string]string, error) {
+	settings := map[string]string{}
+	for key, values := range map[string][]string{"core.autocrlf": {"true", "false", "input"}, "core.eol": {"lf", "crlf", "native"}} {
+		value, err := (git{dir: r.Root}).ask(ctx, "config", "--get", key)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(values, value) {
+			settings[key] = value
+		}
+	}
+	return settings, nil
+}
+
+// Entries yields all that travels, in an order that a tar may have: the root, files, then the .git directory. A file that has gone
+// since the plan was made is left out.
+func (s *Shipment) Entries(ctx context.Context) tree.Source {
+	own := tree.Concat(tree.Of(tree.Directory(".", 0o755)), s.files(ctx), s.gitDir())
+	sources := []tree.Source{own}
+	for _, sub := range s.subs {
+		sources = append(sources, tree.Under(sub.plan.subPath(s), sub.Entries(ctx)))
+	}
+	return tree.Concat(sources...)
+}
+
+// subPath is where a submodule's root lies below the root of s.
+func (p Plan) subPath(s *Shipment) string {
+	for _, sub := range s.plan.Subs {
+		if sub.Plan.Repo.Root == p.Repo.Root {
+			return sub.Path
+		}
+	}
+	return ""
+}
+
+// files yields the work tree's files, or those of the commit that the plan begins at.
+func (s *Shipment) files(ctx context.Context) tree.Source {
+	if s.plan.from {
+		return s.blobs(ctx)
+	}
+	return func(yield func(tree.Entry, error) bool) {
+		w, err := openWorktree(s.plan.Repo.Root)
+		if err != nil {
+			yield(tree.Entry{}, err)
+			return
+		}
+		defer w.close()
+		seen := map[string]bool{}
+		for _, f := range s.plan.files {
+			if ctx.Err() != nil {
+				yield(tree.Entry{}, context.Cause(ctx))
+				return
+			}
+			for _, dir := range parents(f.path, seen) {
+				if !yield(tree.Directory(dir, w.dirMode(dir)), nil) {
+					return
+				}
+			}
+			if !s.send(w, f, yield) {
+				return
+			}
+		}
+	}
+}
+
+// send yields one file; false ends the stream.
+func (s *Shipment) send(w *worktree, f file, yield func(tree.Entry, error) bool) bool {
+	e, content, err := w.entry(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil {
+		return yield(tree.Entry{}, err)
+	}
+	sum := newBlobHash(e.Size)
+	if e.Kind == tree.Symlink {
+		sum = newBlobHash(int64(len(e.Link)))
+		io.WriteString(sum, e.Link)
+	}
+	if content != nil {
+		defer content.Close()
+		e.Content = io.TeeReader(&exactly{r: content, rest: e.Size}, sum)
+	}
+	if !yield(e, nil) {
+		return false
+	}
+	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && hex.EncodeToString(sum.Sum(nil)) == f.id
+	return true
+}
+
+// modeOf is what an index calls the mode of a file.
+func modeOf(e tree.Entry) uint32 {
+	switch {
+	case e.Kind == tree.Symlink:
+		return modeSymlink
+	case e.Mode&0o100 != 0:
+		return modeExecutable
+	}
+	return modeFile
+}
+
+// newBlobHash gives what computes the object id of a blob of size bytes.
+func newBlobHash(size int64) hash.Hash {
+	h := sha1.New()
+	fmt.Fprintf(h, "blob %d\x00", size)
+	return h
+}
+
+// exactly reads as many bytes as the entry says: a file that shrank is filled up with zeros, one that grew is cut.
+type exactly struct {
+	r    io.Reader
+	rest int64
+}
+
+func (x *exactly) Read(p []byte) (int, error) {
+	if x.rest == 0 {
+		return 0, io.EOF
+	}
+	if int64(len(p)) > x.rest {
+		p = p[:x.rest]
+	}
+	n, err := x.r.Read(p)
+	if err == io.EOF {
+		clear(p)
+		n, err = len(p), nil
+	}
+	x.rest -= int64(n)
+	return n, err
+}
+
+// blobs yields the files of a commit as git stores them.
+func (s *Shipment) blobs(ctx context.Context) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		r, w := io.Pipe()
+		defer r.Close()
+		var ids strings.Builder
+		for _, f := range s.plan.files {
+			fmt.Fprintln(&ids, f.id)
+		}
+		go func() {
+			w.CloseWithError((git{dir: s.plan.Repo.Root}).run(ctx, strings.NewReader(ids.String()), w, "cat-file", "--batch", "--buffer"))
+		}()
+		in, seen := bufio.NewReaderSize(r, 64<<10), map[string]bool{}
+		for _, f := range s.plan.files {
+			for _, dir := range parents(f.path, seen) {
+				if !yield(tree.Directory(dir, 0o755), nil) {
+					return
+				}
+			}
+			e, err := s.blob(f, in)
+			if !yield(e, err) || err != nil {
+				return
+			}
+			if _, err := io.Copy(io.Discard, orEmpty(e.Content)); err == nil { // what the taker left
+				_, err = in.Discard(1)
+			}
+			s.clean[f.path] = true
+		}
+	}
+}
+
+func orEmpty(r io.Reader) io.Reader {
+	if r == nil {
+		return bytes.NewReader(nil)
+	}
+	return r
+}
+
+// blob reads the head of one object of git cat-file --batch: "<id> blob <size>".
+func (s *Shipment) blob(f file, in *bufio.Reader) (tree.Entry, error) {
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return tree.Entry{}, err
+	}
+	var id, kind string
+	var size int64
+	if n, _ := fmt.Sscanf(line, "%s %s %d", &id, &kind, &size); n != 3 || id != f.id || kind != "blob" {
+		return tree.Entry{}, fmt.Errorf("%s: the repository lacks its content (git says %.100q)", f.path, strings.TrimSpace(line))
+	}
+	e := tree.Entry{Path: f.path, Kind: tree.File, Mode: f.mode & 0o777, Size: size, ModTime: s.now, Content: io.LimitReader(in, size)}
+	if f.mode != modeSymlink {
+		return e, nil
+	}
+	if size > unix.PathMax {
+		return tree.Entry{}, fmt.Errorf("%s: a symbolic link of %d bytes", f.path, size)
+	}
+	link := make([]byte, size)
+	_, err = io.ReadFull(in, link)
+	return tree.Entry{Path: f.path, Kind: tree.Symlink, Mode: 0o777, Link: string(link), ModTime: s.now}, err
+}
+
+// Index is the index for the guest, once all entries have been sent: what git remembers of the files is what stats tells by path,
+// for those whose content is what the index names. The others git will look at itself.
+func (s *Shipment) Index(stats map[string]stat) ([]byte, error) {
+	entries := slices.Clone(s.plan.entries)
+	for i, e := range entries {
+		if st, ok := stats[e.Path]; ok && s.clean[e.Path] {
+			entries[i].Stat = st
+		}
+	}
+	return encodeIndex(entries)
+}
