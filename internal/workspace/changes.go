@@ -1,0 +1,286 @@
+package workspace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"banger"
+	"banger/internal/proc"
+	"banger/internal/tree"
+)
+
+// Change is a path of a guest's work tree that is not as its HEAD says.
+type Change struct {
+	Path string `json:"path"`
+	What string `json:"what"` // "added", "modified", "deleted"
+}
+
+// Changes is what a guest's work tree has that no commit of it has.
+type Changes struct {
+	Tracked        []Change `json:"tracked"`   // sorted by path
+	Untracked      []string `json:"untracked"` // neither tracked nor ignored, sorted
+	UntrackedBytes int64    `json:"untracked_bytes"`
+	Staged         bool     `json:"staged"` // the index differs from HEAD
+}
+
+// blobRef is a file's content and mode as a tree names them.
+type blobRef struct {
+	mode uint32
+	id   string
+}
+
+// workState is what is found out about a work tree, step by step.
+type workState struct {
+	head, index map[string]blobRef
+	now         map[string]blobRef // content on the disk, as far as it is known
+	unknown     []string           // tracked paths whose content must be read
+	untracked   []string
+	sizes       map[string]int64
+	ignores     []string // .gitignore files
+}
+
+// readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
+func (c *Copy) readChanges(ctx context.Context, source Source, root string) error {
+	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, sizes: map[string]int64{}}
+	if err := c.readHead(ctx, w); err != nil {
+		return err
+	}
+	if err := c.walk(ctx, source, root, w); err != nil {
+		return err
+	}
+	if err := c.dropIgnored(ctx, source, root, w); err != nil {
+		return err
+	}
+	for _, name := range w.untracked {
+		c.Changes.UntrackedBytes += w.sizes[name]
+	}
+	c.Changes.Untracked = w.untracked
+	read := slices.Clone(w.unknown)
+	if c.origin.MaxUntracked > 0 {
+		if c.Changes.UntrackedBytes > c.origin.MaxUntracked {
+			return &banger.Error{Kind: banger.ErrRefused, Op: "untracked files", Err: fmt.Errorf("they have %s, more than %s", banger.FormatSize(c.Changes.UntrackedBytes), banger.FormatSize(c.origin.MaxUntracked)),
+				Hint: "let .gitignore name what is not worth keeping, or copy it out: banger vm cp"}
+		}
+		read = append(read, w.untracked...)
+	}
+	return c.store(ctx, source, root, w, read)
+}
+
+// readHead lists the tree of HEAD and the index. A HEAD whose commit is not there counts as none.
+func (c *Copy) readHead(ctx context.Context, w *workState) error {
+	if c.refs.head != "" {
+		kind, err := c.g.ask(ctx, "cat-file", "-t", c.refs.head)
+		if err != nil {
+			return err
+		}
+		if kind != "commit" {
+			c.note("HEAD is %s, which the guest does not have: all files count as new", c.refs.head)
+			c.refs.head = ""
+		}
+	}
+	if c.refs.head != "" {
+		text, err := c.g.output(ctx, "ls-tree", "-r", "-z", "--full-tree", c.refs.head)
+		if err != nil {
+			return err
+		}
+		for entry := range strings.SplitSeq(strings.TrimSuffix(text, "\x00"), "\x00") {
+			if f, err := parseTreeEntry(entry); err == nil {
+				w.head[f.path] = blobRef{f.mode, f.id}
+			}
+		}
+	}
+	for _, e := range c.index {
+		if e.Stage <= 1 || w.index[e.Path].id == "" {
+			w.index[e.Path] = blobRef{e.Mode, e.ID}
+		}
+	}
+	return nil
+}
+
+// walk looks at the work tree.
+func (c *Copy) walk(ctx context.Context, source Source, root string, w *workState) error {
+	entries := map[string]indexEntry{}
+	for _, e := range c.index {
+		entries[e.Path] = e
+	}
+	nodes, count := map[string]Node{}, 0
+	for node, err := range source.Walk(ctx, root, ".git") {
+		if err != nil {
+			return err
+		}
+		if count++; count > maxNodes {
+			return &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: root, Err: fmt.Errorf("more than %d files", maxNodes)}
+		}
+		if nested, ok := strings.CutSuffix(node.Path, "/.git"); ok {
+			c.Nested = append(c.Nested, nested)
+		}
+		if node.gitMode() != 0 && node.Path != ".git" {
+			nodes[node.Path] = node
+		}
+	}
+	for name, node := range nodes {
+		if c.inNested(name) {
+			continue
+		}
+		e, inIndex := entries[name]
+		_, inHead := w.head[name]
+		if err := checkPath(name); err != nil {
+			c.note("left out: %v", err)
+			continue
+		}
+		w.sizes[name] = node.Size
+		switch {
+		case inIndex && node.unchanged(e, c.written):
+			w.now[name] = blobRef{e.Mode, e.ID}
+		case inIndex || inHead:
+			w.unknown = append(w.unknown, name)
+		default:
+			w.untracked = append(w.untracked, name)
+		}
+		if filepath.Base(name) == ".gitignore" && node.Kind == tree.File && node.Size <= maxExclude {
+			w.ignores = append(w.ignores, name)
+		}
+	}
+	for name, e := range entries { // sparse checkouts leave files out, submodules are looked at by themselves
+		if _, there := nodes[name]; e.Skip && !there || e.Mode == modeSubmodule {
+			w.now[name] = blobRef{e.Mode, e.ID}
+		}
+	}
+	slices.Sort(w.unknown)
+	slices.Sort(w.untracked)
+	return nil
+}
+
+func (c *Copy) inNested(name string) bool {
+	return slices.ContainsFunc(c.Nested, func(nested string) bool { return below(name, nested) })
+}
+
+// dropIgnored takes the ignored files out of the untracked ones. git decides, in a work tree that has the guest's .gitignore
+// files and nothing else.
+func (c *Copy) dropIgnored(ctx context.Context, source Source, root string, w *workState) error {
+	if len(w.untracked) == 0 {
+		return nil
+	}
+	dir := filepath.Join(c.dir, "ignores")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	in, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	slices.Sort(w.ignores)
+	for e, err := range source.Read(ctx, root, w.ignores) {
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(io.LimitReader(orEmpty(e.Content), maxExclude))
+		if err != nil {
+			return err
+		}
+		if e.Kind != tree.File || !slices.Contains(w.ignores, e.Path) {
+			continue
+		}
+		if err := errors.Join(in.MkdirAll(filepath.Dir(e.Path), 0o700), in.WriteFile(e.Path, text, 0o600)); err != nil {
+			return err
+		}
+	}
+	var out bytes.Buffer
+	g := git{dir: dir, env: append(slices.Clone(c.g.env), "GIT_WORK_TREE="+dir)}
+	err = g.run(ctx, strings.NewReader(strings.Join(w.untracked, "\x00")+"\x00"), &out, "-c", "core.bare=false", "-c", "core.excludesFile=/dev/null",
+		"check-ignore", "--no-index", "--stdin", "-z")
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok && exit.Status == 1 {
+		return nil // none is ignored
+	}
+	if err != nil {
+		return err
+	}
+	ignored := map[string]bool{}
+	for name := range strings.SplitSeq(out.String(), "\x00") {
+		ignored[name] = true
+	}
+	w.untracked = slices.DeleteFunc(w.untracked, func(name string) bool { return ignored[name] })
+	return nil
+}
+
+// store reads what is not known yet into the copy and makes the commits.
+func (c *Copy) store(ctx context.Context, source Source, root string, w *workState, read []string) error {
+	im := newImporter(ctx, c.g)
+	for e, err := range source.Read(ctx, root, read) {
+		if err == nil {
+			var ref blobRef
+			if ref, err = im.blob(e); err == nil && ref.mode != 0 {
+				w.now[e.Path] = ref
+			}
+		}
+		if err != nil {
+			return errors.Join(err, im.abort())
+		}
+	}
+	staged, err := c.stagedBlobs(ctx, w)
+	if err != nil {
+		return errors.Join(err, im.abort())
+	}
+	c.compare(w)
+	if c.Changes.Staged || len(c.Changes.Tracked) > 0 || len(c.Changes.Untracked) > 0 && c.origin.MaxUntracked > 0 {
+		c.writeCommits(im, w, staged)
+	}
+	if err := im.end(); err != nil {
+		return fmt.Errorf("keep the work tree's changes: %w", err)
+	}
+	return c.readCommits(ctx)
+}
+
+// stagedBlobs gives the paths of the index that differ from HEAD, without those whose content is not there.
+func (c *Copy) stagedBlobs(ctx context.Context, w *workState) (map[string]blobRef, error) {
+	differ := map[string]blobRef{}
+	var ids []string
+	for name, ref := range w.index {
+		if ref != w.head[name] && checkPath(name) == nil {
+			differ[name] = ref
+			if ref.mode != modeSubmodule {
+				ids = append(ids, ref.id)
+			}
+		}
+	}
+	lacking, err := c.missing(ctx, ids)
+	maps.DeleteFunc(differ, func(_ string, ref blobRef) bool { return slices.Contains(lacking, ref.id) })
+	return differ, err
+}
+
+// compare lists what differs from HEAD.
+func (c *Copy) compare(w *workState) {
+	tracked := map[string]bool{}
+	for name := range w.head {
+		tracked[name] = true
+	}
+	for name, ref := range w.index {
+		tracked[name] = true
+		c.Changes.Staged = c.Changes.Staged || ref != w.head[name]
+	}
+	for name := range w.head {
+		_, inIndex := w.index[name]
+		c.Changes.Staged = c.Changes.Staged || !inIndex && len(c.index) > 0
+	}
+	for _, name := range slices.Sorted(maps.Keys(tracked)) {
+		was, inHead := w.head[name]
+		is, there := w.now[name]
+		switch {
+		case !inHead && there:
+			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "added"})
+		case inHead && !there && !c.inNested(name):
+			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "deleted"})
+		case inHead && there && was != is:
+			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "modified"})
+		}
+	}
+}

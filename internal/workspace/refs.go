@@ -1,0 +1,80 @@
+package workspace
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// refs are names and what they point to, as a guest has them. Everything else that a ref may be (a symbolic one) is left out.
+type refs struct {
+	head    string            // object id that HEAD means; "" before the first commit
+	branch  string            // that HEAD names; "" when it is detached
+	byName  map[string]string // "heads/main", "tags/v1" → object id
+	stashes []string          // object ids, the oldest first
+}
+
+// addLoose takes the content of a file below refs.
+func (r *refs) addLoose(name string, content []byte) {
+	id := strings.TrimSpace(string(content))
+	if kept(name) && objectID.MatchString(id) && len(r.byName) < maxRefs {
+		r.byName[name] = id
+	}
+}
+
+// addPacked takes the content of packed-refs; what stands there loses against a file of its own.
+func (r *refs) addPacked(content []byte) {
+	for line := range bytes.Lines(content) {
+		id, name, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), " ")
+		name, inRefs := strings.CutPrefix(name, "refs/")
+		if _, loose := r.byName[name]; ok && inRefs && !loose {
+			r.addLoose(name, []byte(id))
+		}
+	}
+}
+
+// setHead takes the content of HEAD, when all other refs are known.
+func (r *refs) setHead(content []byte) {
+	text := strings.TrimSpace(string(content))
+	name, symbolic := strings.CutPrefix(text, "ref: refs/heads/")
+	switch {
+	case symbolic && kept("heads/"+name):
+		r.branch, r.head = name, r.byName["heads/"+name]
+	case objectID.MatchString(text):
+		r.head = text
+	}
+}
+
+// addStashes takes the reflog of refs/stash: each line begins with the old and the new object id.
+func (r *refs) addStashes(content []byte) {
+	for line := range bytes.Lines(content) {
+		if fields := strings.Fields(string(line)); len(fields) > 1 && objectID.MatchString(fields[1]) && len(r.stashes) < maxRefs {
+			r.stashes = append(r.stashes, fields[1])
+		}
+	}
+}
+
+// kept tells the refs that are taken from a guest: branches, tags and the stash, with names that git allows.
+func kept(name string) bool {
+	return (strings.HasPrefix(name, "heads/") || strings.HasPrefix(name, "tags/") || name == "stash") && checkRefName(name) == nil
+}
+
+// checkRefName applies the rules of git-check-ref-format(1), and keeps control characters and what is not UTF-8's printable part out
+// of names that people see.
+func checkRefName(name string) error {
+	bad := func(why string) error { return fmt.Errorf("ref %.100q: %s", name, why) }
+	if name == "" || len(name) > 1024 || name == "@" || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{") {
+		return bad("no name for a ref")
+	}
+	for _, c := range []byte(name) {
+		if c < 0x21 || c == 0x7f || strings.IndexByte(`~^:?*[\`, c) >= 0 {
+			return bad("a character that no ref may have")
+		}
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || strings.HasPrefix(part, ".") || strings.HasPrefix(part, "-") || strings.HasSuffix(part, ".lock") {
+			return bad("no part of it may be empty, begin with '.' or '-', or end with .lock")
+		}
+	}
+	return nil
+}
