@@ -21,12 +21,13 @@ import (
 type Change struct {
 	Path string `json:"path"`
 	What string `json:"what"` // "added", "modified", "deleted"
+	Sent bool   `json:"sent"` // it is as it went in: the host has it
 }
 
 // Changes is what a guest's work tree has that no commit of it has.
 type Changes struct {
 	Tracked        []Change `json:"tracked"`   // sorted by path
-	Untracked      []string `json:"untracked"` // neither tracked nor ignored, sorted
+	Untracked      []Change `json:"untracked"` // neither tracked nor ignored, sorted
 	UntrackedBytes int64    `json:"untracked_bytes"`
 	Staged         bool     `json:"staged"` // the index differs from HEAD
 }
@@ -43,13 +44,13 @@ type workState struct {
 	now         map[string]blobRef // content on the disk, as far as it is known
 	unknown     []string           // tracked paths whose content must be read
 	untracked   []string
-	sizes       map[string]int64
+	nodes       map[string]Node
 	ignores     []string // .gitignore files
 }
 
 // readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
 func (c *Copy) readChanges(ctx context.Context, source Source, root string) error {
-	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, sizes: map[string]int64{}}
+	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, nodes: map[string]Node{}}
 	if err := c.readHead(ctx, w); err != nil {
 		return err
 	}
@@ -60,9 +61,11 @@ func (c *Copy) readChanges(ctx context.Context, source Source, root string) erro
 		return err
 	}
 	for _, name := range w.untracked {
-		c.Changes.UntrackedBytes += w.sizes[name]
+		node := w.nodes[name]
+		c.Changes.UntrackedBytes += node.Size
+		sent, ok := c.origin.Sent[name]
+		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", ok && sent.Size == node.Size && sent.MTime == node.MTime.UnixNano() && sent.Mode == node.gitMode()})
 	}
-	c.Changes.Untracked = w.untracked
 	read := slices.Clone(w.unknown)
 	if c.origin.MaxUntracked > 0 {
 		if c.Changes.UntrackedBytes > c.origin.MaxUntracked {
@@ -136,7 +139,7 @@ func (c *Copy) walk(ctx context.Context, source Source, root string, w *workStat
 			c.note("left out: %v", err)
 			continue
 		}
-		w.sizes[name] = node.Size
+		w.nodes[name] = node
 		switch {
 		case inIndex && node.unchanged(e, c.written):
 			w.now[name] = blobRef{e.Mode, e.ID}
@@ -274,13 +277,26 @@ func (c *Copy) compare(w *workState) {
 	for _, name := range slices.Sorted(maps.Keys(tracked)) {
 		was, inHead := w.head[name]
 		is, there := w.now[name]
+		what := ""
 		switch {
 		case !inHead && there:
-			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "added"})
+			what = "added"
 		case inHead && !there && !c.inNested(name):
-			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "deleted"})
+			what = "deleted"
 		case inHead && there && was != is:
-			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, "modified"})
+			what = "modified"
+		}
+		if what != "" {
+			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, what, c.asSent(name, is, there)})
 		}
 	}
+}
+
+// asSent tells whether a tracked path is as it went in.
+func (c *Copy) asSent(name string, is blobRef, there bool) bool {
+	sent, ok := c.origin.Sent[name]
+	if !there { // went in as deleted, unless the guest has another HEAD by now
+		return !ok && len(c.origin.Sent) > 0 && c.refs.head == c.origin.Base
+	}
+	return ok && sent.Mode == is.mode && sent.ID == is.id
 }

@@ -43,6 +43,7 @@ type Origin struct {
 	Repo string // the host repository's root; "" when it is not to be had
 	Base string // commit that the guest began with; "" before the first
 
+	Sent         Manifest // files that went in
 	Packs        []string // names of the packs that went in: the host has their objects, if it has Repo
 	MaxUntracked int64    // bytes of untracked files that are taken at most; 0: none is read, only named
 }

@@ -153,8 +153,8 @@ func TestFetch(t *testing.T) {
 			gitIn(t, guest, "gc", "-q", "--prune=now")
 		}
 		c := fetch(t, guest, origin)
-		want := Changes{Tracked: []Change{{"f1", "modified"}, {"f3", "deleted"}, {"run", "modified"}, {"staged", "added"}},
-			Untracked: []string{"link", "new dir/ü\n\"x\""}, UntrackedBytes: int64(len("/etc/passwd") + len("untracked")), Staged: true}
+		want := Changes{Tracked: []Change{{"f1", "modified", false}, {"f3", "deleted", false}, {"run", "modified", false}, {"staged", "added", false}},
+			Untracked: []Change{{"link", "untracked", false}, {"new dir/ü\n\"x\"", "untracked", false}}, UntrackedBytes: int64(len("/etc/passwd") + len("untracked")), Staged: true}
 		if !reflect.DeepEqual(c.Changes, want) {
 			t.Errorf("changes %+v, want %+v", c.Changes, want)
 		}
@@ -198,16 +198,16 @@ func TestFetchOddGuests(t *testing.T) {
 		name    string
 		change  func(t *testing.T, guest string)
 		tracked []Change
-		others  []string
+		others  []Change
 		notice  string
 	}{
 		{"no index", func(t *testing.T, g string) { os.Remove(filepath.Join(g, ".git/index")) }, nil, nil, ""},
 		{"bad index", func(t *testing.T, g string) { writeFile(t, filepath.Join(g, ".git/index"), "DIRC") }, nil, nil, "index can't be read"},
 		{"split index", func(t *testing.T, g string) { gitIn(t, g, "update-index", "--split-index") }, nil, nil, ""},
-		{"no HEAD", func(t *testing.T, g string) { os.Remove(filepath.Join(g, ".git/HEAD")) }, []Change{{"a", "added"}}, nil, ""},
+		{"no HEAD", func(t *testing.T, g string) { os.Remove(filepath.Join(g, ".git/HEAD")) }, []Change{{"a", "added", false}}, nil, ""},
 		{"HEAD of nothing", func(t *testing.T, g string) {
 			writeFile(t, filepath.Join(g, ".git/HEAD"), strings.Repeat("1", 40)+"\n")
-		}, []Change{{"a", "added"}}, nil, "does not have"},
+		}, []Change{{"a", "added", false}}, nil, "does not have"},
 		{"nested repository", func(t *testing.T, g string) {
 			writeFile(t, filepath.Join(g, "dep/x"), "x")
 			gitIn(t, filepath.Join(g, "dep"), "init", "-q")

@@ -127,9 +127,9 @@ func (c *Copy) writeCommits(im *importer, w *workState, differ map[string]blobRe
 		}
 	}
 	var untracked []string
-	for _, name := range c.Changes.Untracked {
-		if _, ok := w.now[name]; ok {
-			untracked = append(untracked, name)
+	for _, change := range c.Changes.Untracked {
+		if _, ok := w.now[change.Path]; ok {
+			untracked = append(untracked, change.Path)
 		}
 	}
 	third := ""

@@ -33,6 +33,7 @@ type Shipment struct {
 	eol    map[string]string // core.autocrlf and core.eol
 
 	clean map[string]bool // paths whose content went out as the index says
+	sent  Manifest
 	now   time.Time
 }
 
@@ -50,7 +51,7 @@ func (p Plan) Prepare(ctx context.Context, have []string) (*Shipment, error) {
 }
 
 func (p Plan) prepare(ctx context.Context, dir, prefix string, have []string) (*Shipment, error) {
-	s := &Shipment{plan: p, prefix: prefix, dir: dir, clean: map[string]bool{}, now: time.Now()}
+	s := &Shipment{plan: p, prefix: prefix, dir: dir, clean: map[string]bool{}, sent: Manifest{}, now: time.Now()}
 	index := filepath.Join(dir, "index")
 	if err := writeIndex(index, p.entries); err != nil {
 		return nil, err
@@ -185,7 +186,9 @@ func (s *Shipment) send(w *worktree, f file, yield func(tree.Entry, error) bool)
 	if !yield(e, nil) {
 		return false
 	}
-	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && hex.EncodeToString(sum.Sum(nil)) == f.id
+	id := hex.EncodeToString(sum.Sum(nil))
+	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && id == f.id
+	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: e.ModTime.UnixNano()}
 	return true
 }
 
@@ -258,6 +261,7 @@ func (s *Shipment) blobs(ctx context.Context) tree.Source {
 				_, err = in.Discard(1)
 			}
 			s.clean[f.path] = true
+			s.sent[f.path] = Sent{Mode: f.mode, ID: f.id, Size: e.Size, MTime: s.now.UnixNano()}
 		}
 	}
 }

@@ -43,6 +43,11 @@ func ship(t *testing.T, p Plan) string {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	return shipped(t, s)
+}
+
+func shipped(t *testing.T, s *Shipment) string {
+	t.Helper()
 	var stream bytes.Buffer
 	if err := tree.WriteTar(&stream, s.Entries(t.Context())); err != nil {
 		t.Fatal(err)
