@@ -205,3 +205,55 @@ func TestSetBranch(t *testing.T) {
 		}
 	}
 }
+
+func TestApply(t *testing.T) {
+	host, guest, origin := workedOn(t)
+	writeFile(t, filepath.Join(guest, "a"), "2\n")
+	commit(t, guest, "work")
+	writeFile(t, filepath.Join(guest, "deep/dir/new"), "new\n")
+	os.Remove(filepath.Join(guest, "bin"))
+	writeFile(t, filepath.Join(guest, "bin/now/a/directory"), "x")
+	os.Symlink("/etc", filepath.Join(guest, "link"))
+	c := fetch(t, guest, origin)
+	head := gitIn(t, host, "rev-parse", "HEAD")
+
+	writeFile(t, filepath.Join(host, "deep/dir/new"), "the host's\n")
+	done, err := c.Apply(t.Context(), false)
+	if !errors.Is(err, banger.ErrConflict) || !slices.Equal(done.Conflicts, []string{"deep/dir/new"}) {
+		t.Fatalf("Apply() = %+v, %v, want the conflict", done, err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(host, "a")); string(b) != "edited on the host\n" {
+		t.Errorf("a = %q: something was written", b)
+	}
+	os.RemoveAll(filepath.Join(host, "deep"))
+	if done, err = c.Apply(t.Context(), true); err != nil || len(done.Written) != 4 || len(done.Removed) != 1 {
+		t.Fatalf("dry run: %+v, %v", done, err)
+	}
+	if _, err = c.Apply(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := readTree(t, host), readTree(t, guest); !slices.Equal(got, want) {
+		t.Errorf("files:\n%q\nwant\n%q", got, want)
+	}
+	if gitIn(t, host, "rev-parse", "HEAD") != head {
+		t.Error("HEAD moved")
+	}
+	if done, err = c.Apply(t.Context(), false); err != nil || len(done.Written)+len(done.Removed) > 0 {
+		t.Errorf("applied twice: %+v, %v", done, err)
+	}
+}
+
+// TestApplyStaysInside has symbolic links of the host's work tree lead out of it.
+func TestApplyStaysInside(t *testing.T) {
+	host, guest, origin := workedOn(t)
+	writeFile(t, filepath.Join(guest, "out/x"), "x")
+	c := fetch(t, guest, origin)
+	outside := t.TempDir()
+	os.Symlink(outside, filepath.Join(host, "out"))
+	if done, err := c.Apply(t.Context(), false); err == nil {
+		t.Errorf("Apply() = %+v", done)
+	}
+	if list, _ := os.ReadDir(outside); len(list) > 0 {
+		t.Errorf("written outside: %v", list)
+	}
+}

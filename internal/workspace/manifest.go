@@ -17,6 +17,9 @@ type Sent struct {
 	ID    string `json:"id"`   // of its content as a blob
 	Size  int64  `json:"size"`
 	MTime int64  `json:"mtime"` // nanoseconds since 1970
+
+	Ignored bool `json:"ignored,omitempty"` // by git: it never comes back
+	Absent  bool `json:"absent,omitempty"`  // left out on purpose, by a sparse checkout
 }
 
 // Manifest is the files that went in, by path below the root.

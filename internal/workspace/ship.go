@@ -52,6 +52,11 @@ func (p Plan) Prepare(ctx context.Context, have []string) (*Shipment, error) {
 
 func (p Plan) prepare(ctx context.Context, dir, prefix string, have []string) (*Shipment, error) {
 	s := &Shipment{plan: p, prefix: prefix, dir: dir, clean: map[string]bool{}, sent: Manifest{}, now: time.Now()}
+	for _, e := range p.entries {
+		if e.Skip {
+			s.sent[e.Path] = Sent{Mode: e.Mode, ID: e.ID, Absent: true}
+		}
+	}
 	index := filepath.Join(dir, "index")
 	if err := writeIndex(index, p.entries); err != nil {
 		return nil, err
@@ -188,7 +193,7 @@ func (s *Shipment) send(w *worktree, f file, yield func(tree.Entry, error) bool)
 	}
 	id := hex.EncodeToString(sum.Sum(nil))
 	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && id == f.id
-	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: e.ModTime.UnixNano()}
+	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: e.ModTime.UnixNano(), Ignored: f.ignored}
 	return true
 }
 
@@ -253,7 +258,7 @@ func (s *Shipment) blobs(ctx context.Context) tree.Source {
 					return
 				}
 			}
-			e, err := s.blob(f, in)
+			e, err := readBlob(f, in, s.now)
 			if !yield(e, err) || err != nil {
 				return
 			}
@@ -273,8 +278,8 @@ func orEmpty(r io.Reader) io.Reader {
 	return r
 }
 
-// blob reads the head of one object of git cat-file --batch: "<id> blob <size>".
-func (s *Shipment) blob(f file, in *bufio.Reader) (tree.Entry, error) {
+// readBlob reads the head of one object of git cat-file --batch: "<id> blob <size>". After the entry's content there is a newline.
+func readBlob(f file, in *bufio.Reader, at time.Time) (tree.Entry, error) {
 	line, err := in.ReadString('\n')
 	if err != nil {
 		return tree.Entry{}, err
@@ -284,7 +289,7 @@ func (s *Shipment) blob(f file, in *bufio.Reader) (tree.Entry, error) {
 	if n, _ := fmt.Sscanf(line, "%s %s %d", &id, &kind, &size); n != 3 || id != f.id || kind != "blob" {
 		return tree.Entry{}, fmt.Errorf("%s: the repository lacks its content (git says %.100q)", f.path, strings.TrimSpace(line))
 	}
-	e := tree.Entry{Path: f.path, Kind: tree.File, Mode: f.mode & 0o777, Size: size, ModTime: s.now, Content: io.LimitReader(in, size)}
+	e := tree.Entry{Path: f.path, Kind: tree.File, Mode: f.mode & 0o777, Size: size, ModTime: at, Content: io.LimitReader(in, size)}
 	if f.mode != modeSymlink {
 		return e, nil
 	}
@@ -293,7 +298,7 @@ func (s *Shipment) blob(f file, in *bufio.Reader) (tree.Entry, error) {
 	}
 	link := make([]byte, size)
 	_, err = io.ReadFull(in, link)
-	return tree.Entry{Path: f.path, Kind: tree.Symlink, Mode: 0o777, Link: string(link), ModTime: s.now}, err
+	return tree.Entry{Path: f.path, Kind: tree.Symlink, Mode: 0o777, Link: string(link), ModTime: at}, err
 }
 
 // Index is the index for the guest, once all entries have been sent: what git remembers of the files is what stats tells by path,
