@@ -26,7 +26,7 @@ var ranks = map[string]int{
 	"internal/ext4": 1, "internal/channel": 1, "internal/api": 1, "internal/machine": 1, "internal/hostcheck": 1, "internal/config": 1, "internal/download": 1, "internal/transfer": 1,
 	"internal/ext4/write": 2, "internal/ext4/read": 2, "internal/ext4/patch": 2, "internal/ext4/check": 2,
 	"internal/store": 2, "internal/vmm": 2, "internal/guest": 2, "internal/guestagent": 2, "internal/initrd": 2, "internal/debian": 2, "client": 2,
-	"internal/oci": 2, "internal/hostimage": 2, "internal/image": 3, "internal/kernel": 3, "internal/disk": 3, "internal/vmm/qemu": 3, "internal/vmm/vmmtest": 3,
+	"internal/oci": 2, "internal/hostimage": 2, "internal/image": 3, "internal/kernel": 3, "internal/disk": 3, "internal/workspace": 3, "internal/vmm/qemu": 3, "internal/vmm/vmmtest": 3,
 	"internal/catalog":   2,
 	"internal/lifecycle": 4, "internal/supervisor": 4,
 	"internal/daemon": 5, "internal/cli": 5,
@@ -175,6 +175,7 @@ var largePackages = map[string]string{
 	"internal/image":      "every way that an image comes and goes: packages, registries, archives, files of the host, the catalog",
 	"internal/kernel":     "packages, kernel images, modules and their indexes of every Linux distribution",
 	"internal/lifecycle":  "the order of all steps and their undo",
+	"internal/workspace":  "the way in, the way back and the formats of git that both read and write",
 }
 
 func TestSizes(t *testing.T) {

@@ -137,6 +137,8 @@ type VM struct {
 	StoppedAt time.Time `json:"stopped_at,omitzero"`
 	Exit      *Exit     `json:"exit,omitempty"` // how the last run ended; nil while running
 
+	Workspaces []Workspace `json:"workspaces,omitempty"` // what went in from the host, one for each place
+
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`    // --ttl: the daemon stops and deletes it then
 	ExpiresHost *HostTime `json:"expires_host,omitempty"` // the same moment by the clock of the host's boot in which it was set
 }

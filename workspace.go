@@ -1,6 +1,14 @@
 package banger
 
-import "time"
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+// MaxWorkspaces bounds how many repositories one VM has from the host.
+const MaxWorkspaces = 64
 
 // Workspace is a repository of the host, or a directory, that went into a VM.
 type Workspace struct {
@@ -13,4 +21,24 @@ type Workspace struct {
 	User       string    `json:"user,omitempty"`   // owner in the guest
 	Git        bool      `json:"git"`              // false: plain files
 	PreparedAt time.Time `json:"prepared_at"`
+}
+
+// Validate checks what names places. Errors: ErrInvalid.
+func (w Workspace) Validate() error {
+	if err := ValidateGuestPath(w.GuestPath); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(w.HostPath, "/") {
+		return Invalidf("host path %q: want an absolute one", w.HostPath)
+	}
+	return nil
+}
+
+// ValidateGuestPath checks a place for a workspace: a clean absolute path of at least two parts, so that none is a directory of the
+// system's root. Errors: ErrInvalid.
+func ValidateGuestPath(name string) error {
+	if !strings.HasPrefix(name, "/") || path.Clean(name) != name || strings.Count(name, "/") < 2 || len(name) > 1024 || strings.ContainsRune(name, 0) {
+		return &Error{Kind: ErrInvalid, Err: fmt.Errorf("guest path %q: want an absolute path of at least two parts", name), Hint: "for example: --guest-path /root/repo"}
+	}
+	return nil
 }

@@ -28,6 +28,11 @@ func (c *Client) RenameVM(ctx context.Context, ref, name string, progress banger
 	return c.stream(ctx, api.RouteVMRename, ref, nil, api.RenameRequest{Name: name}, progress)
 }
 
+// SetWorkspace records what has gone into a VM.
+func (c *Client) SetWorkspace(ctx context.Context, ref string, ws banger.Workspace) (banger.VM, error) {
+	return ask[banger.VM](ctx, c, api.RouteVMWorkspace, ref, ws)
+}
+
 // WaitVM returns when a VM has come to what is waited for: "stopped", "running", "error" or "deleted". It gives the VM's record then.
 // Errors: ErrUnavailable when the daemon ends meanwhile.
 func (c *Client) WaitVM(ctx context.Context, ref, what string) (api.VMDetail, error) {

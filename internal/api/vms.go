@@ -13,6 +13,8 @@ const (
 	RouteVMKill    = "POST /v1/vms/{ref}/kill"    // KillRequest → events, VM
 	RouteVMRename  = "POST /v1/vms/{ref}/rename"  // RenameRequest → events, VM
 	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → VMDetail, as it is then
+
+	RouteVMWorkspace = "PUT /v1/vms/{ref}/workspaces" // banger.Workspace, in place of the one at its guest path → VM
 )
 
 // MaxRefs bounds the references of one [ResolveRequest].

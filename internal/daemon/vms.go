@@ -17,11 +17,13 @@ type Verbs interface {
 	Kill(ctx context.Context, ref, signal string, progress banger.ProgressFunc) (banger.VM, error)
 	Rename(ctx context.Context, ref, name string, progress banger.ProgressFunc) (banger.VM, error)
 	Wait(ctx context.Context, ref, what string) (banger.VM, error)
+	SetWorkspace(ctx context.Context, ref string, ws banger.Workspace) (banger.VM, error)
 }
 
 func (s *Server) verbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteVMResolve, versioned(s, s.resolve))
 	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
+	mux.HandleFunc(api.RouteVMWorkspace, versioned(s, s.setWorkspace))
 	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, _ struct{}, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Start(ctx, ref, progress)
 	}))
@@ -112,5 +114,15 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
 			return nil, banger.Invalidf("%d references: want at most %d", len(req.Refs), api.MaxRefs)
 		}
 		return s.VMs.Resolve(r.Context(), req.Refs)
+	})(w, r)
+}
+
+func (s *Server) setWorkspace(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var ws banger.Workspace
+		if err := decode(w, r, &ws); err != nil {
+			return nil, err
+		}
+		return s.VMs.SetWorkspace(r.Context(), r.PathValue("ref"), ws)
 	})(w, r)
 }

@@ -46,6 +46,12 @@ func (v *vms) Rename(_ context.Context, ref, name string, progress banger.Progre
 	return vm, err
 }
 
+func (v *vms) SetWorkspace(_ context.Context, ref string, ws banger.Workspace) (banger.VM, error) {
+	vm, err := v.get(ref)
+	vm.Workspaces = []banger.Workspace{ws}
+	return vm, err
+}
+
 func (v *vms) Wait(ctx context.Context, ref, what string) (banger.VM, error) {
 	if what == "never" {
 		v.waits <- struct{}{}

@@ -3,6 +3,8 @@
 package statedir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -151,6 +153,12 @@ func (d VMDir) ConsoleRing() string   { return filepath.Join(d.Path, "console.ri
 func (d VMDir) MachineLog() string    { return filepath.Join(d.Path, "machine.log") }
 func (d VMDir) UserKey() string       { return filepath.Join(d.Path, "user_key") } // OpenSSH private key, 0600: how the host signs in
 func (d VMDir) HostKey() string       { return filepath.Join(d.Path, "host_key") } // OpenSSH private key, 0600: the guest's identity, pinned
+
+// Workspace is what the host remembers of what went into the VM, by a name made of the guest path.
+func (d VMDir) Workspace(guestPath string) string {
+	sum := sha256.Sum256([]byte(guestPath))
+	return filepath.Join(d.Path, "workspace-"+hex.EncodeToString(sum[:8])+".json")
+}
 
 // MachineSocket is where banger-machine answers; GuestSocket the channel into the guest by the vsock convention;
 // GuestPortSocket what connections from the guest to a port reach.
