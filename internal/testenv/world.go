@@ -203,7 +203,7 @@ func (w *World) close() {
 	if w.t.Failed() {
 		w.dumpLogs()
 	}
-	w.Command(ctx, "daemon", "stop").Run()
+	w.Command(ctx, "daemon", "stop", "--force").Run()
 	WaitFor(w.t, 20*time.Second, "the world's processes to end", func() bool { return len(w.Processes()) == 0 })
 	for pid, cmdline := range w.Processes() {
 		w.t.Errorf("left running: %d %s", pid, cmdline)
