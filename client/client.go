@@ -232,7 +232,9 @@ func (c *Client) events(ctx context.Context, route, ref string, query url.Values
 	for dec := json.NewDecoder(resp.Body); ; {
 		var event api.Event
 		if err := dec.Decode(&event); err != nil {
-			return last, unavailable(ctx, err)
+			lost := unavailable(ctx, err)
+			lost.OpID = resp.Header.Get(api.OpIDHeader)
+			return last, lost
 		}
 		switch {
 		case event.Progress != nil:
@@ -294,7 +296,7 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 }
 
 // unavailable is what a broken conversation with the daemon means to the caller.
-func unavailable(ctx context.Context, err error) error {
+func unavailable(ctx context.Context, err error) *banger.Error {
 	if cause := ctx.Err(); cause != nil {
 		return &banger.Error{Kind: banger.ErrInterrupted, Err: cause}
 	}

@@ -145,6 +145,7 @@ type Status struct {
 	Socket    string    `json:"socket"`
 	Log       string    `json:"log"`
 	StartedAt time.Time `json:"started_at"`
-	Running   int       `json:"running"` // VMs
-	Accel     string    `json:"accel"`   // "kvm", "tcg" or "" while not probed
+	Running   int       `json:"running"`    // VMs
+	Ops       int       `json:"operations"` // that run
+	Accel     string    `json:"accel"`      // "kvm", "tcg" or "" while not probed
 }

@@ -38,7 +38,7 @@ func (a *app) daemonStatus() *cobra.Command {
 			}
 			return table(a.Out, [][]string{
 				{"pid", strconv.Itoa(s.PID)}, {"version", s.Version}, {"started", ago(a.now(), s.StartedAt)},
-				{"running VMs", strconv.Itoa(s.Running)}, {"runs VMs by", or(s.Accel, "not probed yet")},
+				{"running VMs", strconv.Itoa(s.Running)}, {"operations", strconv.Itoa(s.Ops)}, {"runs VMs by", or(s.Accel, "not probed yet")},
 				{"state", s.StateDir}, {"socket", s.Socket}, {"log", s.Log},
 			})
 		},

@@ -89,7 +89,11 @@ func New(cfg Config) *Server {
 	s := &Server{Config: cfg, operations: operations{log: cfg.Log}}
 	s.serving, s.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
-	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) { return s.Status(r.Context()) }))
+	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) {
+		status, err := s.Status(r.Context())
+		status.Ops = s.operations.count()
+		return status, err
+	}))
 	s.operationRoutes(mux)
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))

@@ -25,6 +25,7 @@ func (s *Server) operationRoutes(mux *http.ServeMux) {
 			s.refuse(w, r, err)
 			return
 		}
+		w.Header().Set(api.OpIDHeader, o.snapshot().ID)
 		s.follow(w, r, o)
 	}))
 	mux.HandleFunc(api.RouteOperationCancel, versioned(s, answer(s, func(r *http.Request) (any, error) {

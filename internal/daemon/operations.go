@@ -120,6 +120,13 @@ func (s *operations) get(ref string) (*operation, error) {
 	return found[0], nil
 }
 
+// count gives how many run.
+func (s *operations) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.list((*operation).isRunning))
+}
+
 // snapshots tells of all operations, oldest first.
 func (s *operations) snapshots() []api.Operation {
 	s.mu.Lock()

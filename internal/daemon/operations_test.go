@@ -231,13 +231,15 @@ func TestInsists(t *testing.T) {
 	g := newGate()
 	s.vms.starting = g.run
 	ctx, leave := context.WithCancel(t.Context())
-	if _, err := s.StartVM(ctx, "devbox", func(banger.Progress) { leave() }); !errors.Is(err, banger.ErrInterrupted) {
-		t.Errorf("StartVM = %v", err)
-	}
+	_, interrupted := s.StartVM(ctx, "devbox", func(banger.Progress) { leave() })
 	c := s.other(t)
 	list, err := c.Operations(t.Context())
 	if err != nil || len(list) != 1 || list[0].State != api.OperationRunning {
 		t.Fatalf("Operations = %+v, %v", list, err)
+	}
+	var e *banger.Error
+	if !errors.Is(interrupted, banger.ErrInterrupted) || !errors.As(interrupted, &e) || e.OpID != list[0].ID {
+		t.Errorf("StartVM = %#v, want interrupted with the id %s", interrupted, list[0].ID)
 	}
 	if _, err := c.CancelOperation(t.Context(), list[0].ID); !errors.Is(err, banger.ErrConflict) || banger.HintOf(err) != "banger vm stop devbox" {
 		t.Errorf("CancelOperation = %v (hint %q)", err, banger.HintOf(err))

@@ -38,6 +38,7 @@ type world struct {
 	steps    int
 	failStep int // -1: none
 	crashAt  int
+	onStep   func(n int) // may be nil: before each step
 	crashed  chan struct{}
 	lastOp   string
 	accelErr error
@@ -248,6 +249,9 @@ func (d *daemon) step(op string) error {
 	}
 	fail := n == w.failStep
 	w.mu.Unlock()
+	if w.onStep != nil {
+		w.onStep(n)
+	}
 	if fail {
 		return fmt.Errorf("%s: %w", op, errPlanned)
 	}
