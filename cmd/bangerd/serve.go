@@ -87,6 +87,7 @@ func (m *Main) serve(ctx context.Context) error {
 	if err := w.vms.Recover(ctx); err != nil {
 		return err
 	}
+	w.names.Sync(ctx)
 	listener, err := m.listen()
 	if err != nil {
 		return err
@@ -157,6 +158,7 @@ type wiring struct {
 	images  *image.Manager
 	kernels *kernel.Manager
 	vms     *lifecycle.Manager
+	names   *lifecycle.SSHConfig
 }
 
 func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wiring, error) {
@@ -188,8 +190,9 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 			_, err := w.kernels.Ensure(ctx, name, progress)
 			return err
 		}})
+	w.names = &lifecycle.SSHConfig{Store: db, Dir: m.dir, Program: beside("banger"), Log: log, User: func(vm banger.VM) string { return w.vms.User(vm) }}
 	w.vms = lifecycle.New(lifecycle.Config{
-		Dir: m.dir, Store: db, Images: w.images, Kernels: w.kernels, Log: log, Idle: freeLater(),
+		Dir: m.dir, Store: w.names, Images: w.images, Kernels: w.kernels, Log: log, Idle: freeLater(),
 		Homes:    lifecycle.Directories{Dir: m.dir},
 		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
 		Guest:    beside("banger-guest"),

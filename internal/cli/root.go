@@ -22,7 +22,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
   banger ps                          what there is
   banger vm shell NAME               back into a machine
   banger vm delete --force NAME      away with it`,
-		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.opsGroup(), a.daemonGroup(), a.versionCommand())
+		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.opsGroup(), a.daemonGroup(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = a.build.String()
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -81,7 +81,7 @@ named by their name, their id or the beginning of the id.`, `
   banger vm delete --force devbox              with its disk
 
 What comes next: "banger vm run --help" for sizes, environment and users.`,
-		a.vmRun(), a.vmCreate(), a.vmStart(), a.vmStop(), a.vmRestart(), a.vmKill(), a.vmList(), a.vmShow(), a.vmExec(), a.vmShell(),
+		a.vmRun(), a.vmCreate(), a.vmStart(), a.vmStop(), a.vmRestart(), a.vmKill(), a.vmList(), a.vmShow(), a.vmExec(), a.vmShell(), a.vmSSH(),
 		a.vmLogs(), a.vmStats(), a.vmWait(), a.vmRename(), a.vmDelete(), a.vmPrune())
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	Images  Images  `toml:"images"`
 	Catalog Catalog `toml:"catalog"`
 	Debian  Debian  `toml:"debian"`
+	SSH     SSH     `toml:"ssh"`
 }
 
 // Images says what machines are made from and how much an image may hold.
@@ -50,6 +51,11 @@ type Debian struct {
 	Mirror  string `toml:"mirror"`  // URL; empty: that of the tool or of Debian
 	Proxy   string `toml:"proxy"`   // URL; empty: that of the environment
 	Keyring string `toml:"keyring"` // absolute path of the archive's keys; empty: those of the system or of banger
+}
+
+// SSH says how VMs are reached.
+type SSH struct {
+	Start bool `toml:"start"` // start a stopped VM instead of refusing
 }
 
 // Default gives what holds without a file.

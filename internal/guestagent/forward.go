@@ -27,6 +27,7 @@ const (
 
 const (
 	forwardTimeout = 30 * time.Second // for a connection inside the guest
+	drainTimeout   = 10 * time.Minute // for what has arrived from a client that is done, and nobody in the guest reads
 	maxForwards    = 64               // listeners of one connection
 )
 
@@ -100,8 +101,9 @@ func join(ch ssh.Channel, reqs <-chan *ssh.Request, conn net.Conn) {
 	defer ch.Close()
 	defer conn.Close()
 	go func() {
-		ssh.DiscardRequests(reqs) // until the channel is closed
-		conn.Close()
+		ssh.DiscardRequests(reqs) // until the channel is closed: what it still holds goes to conn
+		conn.SetReadDeadline(time.Unix(1, 0))
+		conn.SetWriteDeadline(time.Now().Add(drainTimeout))
 	}()
 	var in sync.WaitGroup
 	in.Go(func() {

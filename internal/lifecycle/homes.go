@@ -38,15 +38,17 @@ func (d Directories) Create(ctx context.Context, home Home) (err error) {
 	// All is synced at once: the file system's journal then takes it together. The names come first, as the disk's making syncs them.
 	user, userErr := writeNew(dir.UserKey(), keys.UserPrivate)
 	host, hostErr := writeNew(dir.HostKey(), keys.HostPrivate)
+	known, knownErr := writeNew(dir.KnownHosts(), []byte(string(home.ID)+" "+keys.HostPublic+"\n"))
 	var group sync.WaitGroup
 	group.Go(func() { userErr = errors.Join(userErr, syncAndClose(user)) })
 	group.Go(func() { hostErr = errors.Join(hostErr, syncAndClose(host)) })
+	group.Go(func() { knownErr = errors.Join(knownErr, syncAndClose(known)) })
 	err = disk.Create(ctx, dir, disk.Options{
 		SizeBytes: home.DiskBytes, Seed: d.Dir.Image(home.ImageKey).Seed(), GitName: home.GitName, GitEmail: home.GitEmail, Time: time.Now(),
 		Files: []tree.Entry{tree.Directory(".ssh", 0o700), tree.Literal(".ssh/authorized_keys", 0o600, []byte(keys.UserPublic+"\n"))},
 	})
 	group.Wait()
-	if err := errors.Join(userErr, hostErr, err); err != nil {
+	if err := errors.Join(userErr, hostErr, knownErr, err); err != nil {
 		return err
 	}
 	return atomicfile.SyncDir(d.Dir.VMs())

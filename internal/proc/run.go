@@ -30,6 +30,9 @@ type Command struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+
+	// Foreground leaves the program in our process group, so that it may use our terminal. Its standard error is not remembered.
+	Foreground bool
 }
 
 // ExitError is how a process ended otherwise than with status 0.
@@ -51,8 +54,8 @@ func (e *ExitError) Error() string {
 	return text
 }
 
-// Run runs a program in a process group of its own until it ends. When ctx ends first, the group gets SIGTERM and five
-// seconds later SIGKILL. Errors: ErrUnavailable with an install hint when there is no such program, ErrInterrupted when
+// Run runs a program in a process group of its own until it ends. When ctx ends first, the group (in the foreground the program)
+// gets SIGTERM and five seconds later SIGKILL. Errors: ErrUnavailable with an install hint when there is no such program, ErrInterrupted when
 // ctx ended it, *ExitError.
 func Run(ctx context.Context, c Command) error {
 	path, err := LookPath(c.Path)
@@ -66,11 +69,19 @@ func Run(ctx context.Context, c Command) error {
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout = c.Dir, c.Env, c.Stdin, c.Stdout
 	cmd.Stderr = last
-	if c.Stderr != nil {
+	switch {
+	case c.Foreground:
+		cmd.Stderr = c.Stderr
+	case c.Stderr != nil:
 		cmd.Stderr = io.MultiWriter(c.Stderr, last)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	signalGroup := func(sig syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, sig) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !c.Foreground}
+	signalGroup := func(sig syscall.Signal) error {
+		if c.Foreground {
+			return cmd.Process.Signal(sig)
+		}
+		return syscall.Kill(-cmd.Process.Pid, sig)
+	}
 	var killer *time.Timer
 	cmd.Cancel = func() error {
 		killer = time.AfterFunc(killGrace, func() { signalGroup(syscall.SIGKILL) })

@@ -105,6 +105,9 @@ func (d Dir) DaemonLog() string    { return filepath.Join(d.Root, "bangerd.log")
 // CatalogSeen remembers the newest serial of each catalog.
 func (d Dir) CatalogSeen() string { return filepath.Join(d.Root, "catalog.json") }
 
+// SSHConfig is what OpenSSH's programs are told about the VMs.
+func (d Dir) SSHConfig() string { return filepath.Join(d.Root, "ssh_config") }
+
 // AccelProbe caches the answer of the KVM probe.
 func (d Dir) AccelProbe() string { return filepath.Join(d.Root, "accel.json") }
 
@@ -151,8 +154,9 @@ func (d VMDir) Handles() string       { return filepath.Join(d.Path, "handles.js
 func (d VMDir) ExitRecord() string    { return filepath.Join(d.Path, "exit.json") }
 func (d VMDir) ConsoleRing() string   { return filepath.Join(d.Path, "console.ring") }
 func (d VMDir) MachineLog() string    { return filepath.Join(d.Path, "machine.log") }
-func (d VMDir) UserKey() string       { return filepath.Join(d.Path, "user_key") } // OpenSSH private key, 0600: how the host signs in
-func (d VMDir) HostKey() string       { return filepath.Join(d.Path, "host_key") } // OpenSSH private key, 0600: the guest's identity, pinned
+func (d VMDir) UserKey() string       { return filepath.Join(d.Path, "user_key") }    // OpenSSH private key, 0600: how the host signs in
+func (d VMDir) HostKey() string       { return filepath.Join(d.Path, "host_key") }    // OpenSSH private key, 0600: the guest's identity, pinned
+func (d VMDir) KnownHosts() string    { return filepath.Join(d.Path, "known_hosts") } // the guest's public key, for OpenSSH's programs
 
 // Workspace is what the host remembers of what went into the VM, by a name made of the guest path.
 func (d VMDir) Workspace(guestPath string) string {

@@ -1,0 +1,144 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+
+	"banger"
+	"banger/internal/statedir"
+)
+
+// SSHConfig is a Store that keeps the file of [statedir.Dir.SSHConfig] in step with the records: OpenSSH's programs find every VM
+// by its name, with its keys, whatever operation made, renamed or deleted it. A file that can't be written spoils no operation.
+type SSHConfig struct {
+	Store
+	Dir     statedir.Dir
+	Program string // path of banger
+	// User gives whom a VM signs in.
+	User func(vm banger.VM) string
+	Log  *slog.Logger
+
+	mu   sync.Mutex
+	last string // what the file holds
+}
+
+// Update changes a record.
+func (s *SSHConfig) Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (banger.VM, error) {
+	vm, err := s.Store.Update(ctx, id, change)
+	s.Sync(ctx)
+	return vm, err
+}
+
+// Delete removes a record.
+func (s *SSHConfig) Delete(ctx context.Context, id banger.VMID) error {
+	err := s.Store.Delete(ctx, id)
+	s.Sync(ctx)
+	return err
+}
+
+// Sync writes the file if something has changed.
+func (s *SSHConfig) Sync(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	vms, err := s.List(ctx)
+	if err == nil {
+		text := sshConfig(s.Dir, s.Program, vms, s.User)
+		if text == s.last {
+			return
+		}
+		if err = replaceFile(s.Dir.SSHConfig(), text); err == nil {
+			s.last = text
+		}
+	}
+	if err != nil {
+		s.Log.WarnContext(ctx, "write the ssh configuration", "err", err)
+	}
+}
+
+// replaceFile does not make the file durable: each start of the daemon writes it.
+func replaceFile(path, text string) error {
+	next := path + ".staging"
+	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+const sshConfigHead = `# Written by banger, whenever a VM comes or goes: changes here are lost.
+# ~/.ssh/config includes it after: banger ssh-config --install
+`
+
+// What holds for all VMs. The user's own key agent stays out of a guest unless -A lends it; the guest's key is known before the
+// first connection, so that nothing is ever taken on trust.
+const sshConfigTail = `Host *.vm
+    ProxyCommand %s
+    User root
+    IdentitiesOnly yes
+    UserKnownHostsFile none
+    GlobalKnownHostsFile none
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    CheckHostIP no
+    HostKeyAlgorithms ssh-ed25519
+    PreferredAuthentications publickey
+    ForwardAgent no
+    ForwardX11 no
+`
+
+// Ciphers in the order of their speed in a guest.
+const (
+	ciphersEmulated = "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com"
+	ciphersKVM      = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com"
+)
+
+// sshUser matches the users that ssh takes.
+var sshUser = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]*$`)
+
+// sshConfig gives the text for VMs that have their keys already.
+func sshConfig(dir statedir.Dir, program string, vms []banger.VM, userOf func(banger.VM) string) string {
+	var b strings.Builder
+	b.WriteString(sshConfigHead)
+	for _, vm := range vms {
+		home := dir.VM(vm.ID)
+		if _, err := os.Stat(home.KnownHosts()); err != nil || banger.ValidateVMName(vm.Spec.Name) != nil {
+			continue
+		}
+		ciphers := ciphersKVM
+		if vm.Accel == "tcg" {
+			ciphers = ciphersEmulated
+		}
+		fmt.Fprintf(&b, "Host %s.vm\n", vm.Spec.Name)
+		if user := userOf(vm); sshUser.MatchString(user) {
+			fmt.Fprintf(&b, "    User %s\n", user)
+		}
+		fmt.Fprintf(&b, "    HostKeyAlias %s\n    UserKnownHostsFile %s\n    IdentityFile %s\n    Ciphers %s\n",
+			vm.ID, sshPath(home.KnownHosts()), sshPath(home.UserKey()), ciphers)
+	}
+	proxy := fmt.Sprintf("env BANGER_STATE_DIR=%s %s ssh-proxy %%h", shellQuote(dir.Root), shellQuote(program))
+	fmt.Fprintf(&b, sshConfigTail, proxy)
+	return b.String()
+}
+
+// sshPath writes a path as an argument of ssh_config(5), where % begins a token.
+func sshPath(path string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%").Replace(path) + `"`
+}
+
+// shellQuote writes a word of a ProxyCommand: for the user's shell, and % begins a token here too.
+func shellQuote(word string) string {
+	return "'" + strings.NewReplacer("'", `'\''`, "%", "%%").Replace(word) + "'"
+}
+
+// User gives whom commands in a VM run as: what its maker said, else what its image says; "" is root.
+func (m *Manager) User(vm banger.VM) string {
+	image, err := m.Images.Get(vm.ImageKey)
+	if err != nil {
+		return vm.Spec.User
+	}
+	return userOf(image, vm.Spec.User)
+}
