@@ -20,12 +20,7 @@ its exit status becomes ours; 125 means that banger itself failed.`,
   banger vm exec --workdir /tmp --env CI=1 devbox -- env
   tar c . | banger vm exec devbox -- tar x -C /root
   banger vm exec devbox -- sh -c 'cd /tmp && ls'     a shell, if you want one`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if cmd.ArgsLenAtDash() < 0 && len(args) > 1 {
-				return inputError(cmd, "put -- before the command")
-			}
-			return oneVM(cmd, beforeDash(cmd, args))
-		},
+		Args:              oneVMAndCommand,
 		ValidArgsFunction: a.completeVMs(1, banger.StateRunning),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			argv, err := command(cmd, args)

@@ -34,7 +34,7 @@ type sshFlags struct {
 func (a *app) vmSSH() *cobra.Command {
 	flags := sshFlags{wait: waitForSystem}
 	cmd := &cobra.Command{
-		Use: "ssh [flags] VM [-- command [args...]]", Short: "ssh into a VM", Args: sshArgs,
+		Use: "ssh [flags] VM [-- command [args...]]", Short: "ssh into a VM", Args: oneVMAndCommand,
 		Long: `Runs OpenSSH's own ssh, with the keys of this VM alone. Nothing is taken on trust: the VM's host key is known from its making, and
 another one is refused. Your key agent stays here unless -A lends it, for this session. Where there is no ssh, a shell or a
 command runs as with "vm exec".
@@ -70,7 +70,8 @@ For "ssh devbox.vm", scp, sftp, rsync, git and editors: banger ssh-config --inst
 	return cmd
 }
 
-func sshArgs(cmd *cobra.Command, args []string) error {
+// oneVMAndCommand checks what stands before the command.
+func oneVMAndCommand(cmd *cobra.Command, args []string) error {
 	if cmd.ArgsLenAtDash() < 0 && len(args) > 1 {
 		return inputError(cmd, "put -- before the command")
 	}
