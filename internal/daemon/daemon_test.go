@@ -46,10 +46,10 @@ func (v *vms) get(ref string) (banger.VM, error) {
 }
 
 func (v *vms) Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error) {
-	v.req, v.holder = req, holder
 	if v.making != nil {
 		return banger.VM{ID: "000000000001", Spec: banger.VMSpec{Name: req.Name}}, v.making(ctx, progress)
 	}
+	v.req, v.holder = req, holder
 	progress.Begin("disk", "applying work seed")()
 	if req.Name == "late" {
 		return banger.VM{}, &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("no space left"), Hint: "df"}

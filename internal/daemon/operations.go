@@ -105,7 +105,7 @@ func (s *operations) get(ref string) (*operation, error) {
 	defer s.mu.Unlock()
 	prefix := "op-" + strings.TrimPrefix(ref, "op-")
 	found := s.list(func(o *operation) bool { return strings.HasPrefix(o.info.ID, prefix) })
-	fault := &banger.Error{Kind: banger.ErrNotFound, Op: "operation", Subject: fmt.Sprintf("%q", ref), Hint: "banger ops list --all; the daemon forgets old ones"}
+	fault := &banger.Error{Kind: banger.ErrNotFound, Op: "operation", Subject: fmt.Sprintf("%q", ref), Hint: "banger ops list --all; the daemon forgets old ones, and all when it ends"}
 	switch {
 	case len(found) == 0 || prefix == "op-":
 		return nil, fault
