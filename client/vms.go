@@ -38,3 +38,8 @@ func (c *Client) SetWorkspace(ctx context.Context, ref string, ws banger.Workspa
 func (c *Client) WaitVM(ctx context.Context, ref, what string) (api.VMDetail, error) {
 	return ask[api.VMDetail](ctx, c, api.RouteVMWait, ref, api.WaitRequest{For: what})
 }
+
+// SetVM changes what a VM is, or with DryRun tells what that would come to. Errors: ErrConflict for what is impossible.
+func (c *Client) SetVM(ctx context.Context, ref string, req api.SetRequest) (api.SetResult, error) {
+	return ask[api.SetResult](ctx, c, api.RouteVMSet, ref, req)
+}

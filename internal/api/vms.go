@@ -12,6 +12,7 @@ const (
 	RouteVMRestart = "POST /v1/vms/{ref}/restart" // RestartRequest → events, VM
 	RouteVMKill    = "POST /v1/vms/{ref}/kill"    // KillRequest → events, VM
 	RouteVMRename  = "POST /v1/vms/{ref}/rename"  // RenameRequest → events, VM
+	RouteVMSet     = "POST /v1/vms/{ref}/set"     // SetRequest → SetResult
 	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → VMDetail, as it is then
 
 	RouteVMWorkspace = "PUT /v1/vms/{ref}/workspaces" // banger.Workspace, in place of the one at its guest path → VM
@@ -51,4 +52,30 @@ type RenameRequest struct {
 // WaitRequest says what is waited for: "stopped", which is the end of a run in whatever way, "running", "error" or "deleted".
 type WaitRequest struct {
 	For string `json:"for"`
+}
+
+// SetRequest changes what a VM is.
+type SetRequest struct {
+	banger.SpecChange
+	DryRun bool `json:"dry_run,omitempty"` // only tell
+}
+
+// SetResult is a VM and what a change to it comes to.
+type SetResult struct {
+	VM      banger.VM `json:"vm"`
+	Changes []Change  `json:"changes"`
+}
+
+// When a change is done.
+const (
+	WhenNow        = "now"
+	WhenNextStart  = "next start"
+	WhenImpossible = "impossible"
+)
+
+// Change is one change, and when it is done.
+type Change struct {
+	banger.FieldChange
+	When   string `json:"when"`
+	Reason string `json:"reason,omitempty"` // why it is impossible
 }

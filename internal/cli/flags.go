@@ -25,18 +25,25 @@ type specFlags struct {
 }
 
 func (f *specFlags) add(a *app, cmd *cobra.Command) {
-	f.cmd = cmd
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "`name` of the VM (default: one is made up)")
 	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
 	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
-	flags.IntVar(&f.vcpu, "vcpu", 0, "`number` of virtual processors (default: by this computer)")
-	flags.Var(&f.memory, "memory", "memory: MiB, or with a unit: 2G (default: by this computer)")
-	flags.Var(&f.disk, "disk-size", "size of its disk: 8G; it takes up what is written (default: 8G)")
-	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to keep with the VM (repeatable)")
+	f.addSizes(cmd, " (default: by this computer)", " (default: 8G)")
+	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeAnyKernel)
-	for _, name := range []string{"name", "vcpu", "memory", "disk-size", "label"} {
+}
+
+// addSizes adds the flags of what can be changed afterwards, too. The words are on what holds without them.
+func (f *specFlags) addSizes(cmd *cobra.Command, size, disk string) {
+	f.cmd = cmd
+	flags := cmd.Flags()
+	flags.IntVar(&f.vcpu, "vcpu", 0, "`number` of virtual processors"+size)
+	flags.Var(&f.memory, "memory", "memory: MiB, or with a unit: 2G"+size)
+	flags.Var(&f.disk, "disk-size", "size of its disk: 8G; it takes up what is written"+disk)
+	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to keep with the VM (repeatable)")
+	for _, name := range []string{"vcpu", "memory", "disk-size", "label"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 }
@@ -143,12 +150,15 @@ func (f *execFlags) add(cmd *cobra.Command) {
 }
 
 func (f *execFlags) addEnv(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass on your own (repeatable)")
-	flags.StringArrayVar(&f.envFile, "env-file", nil, "`file` with a KEY=VALUE on each line (repeatable)")
-	flags.StringVar(&f.user, "user", "", "`user` in the VM: a name, or uid[:gid] (default: root)")
-	_ = cmd.RegisterFlagCompletionFunc("env", cobra.NoFileCompletions)
+	f.addVariables(cmd)
+	cmd.Flags().StringVar(&f.user, "user", "", "`user` in the VM: a name, or uid[:gid] (default: root)")
 	_ = cmd.RegisterFlagCompletionFunc("user", cobra.NoFileCompletions)
+}
+
+func (f *execFlags) addVariables(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&f.env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass on your own (repeatable)")
+	cmd.Flags().StringArrayVar(&f.envFile, "env-file", nil, "`file` with a KEY=VALUE on each line (repeatable)")
+	_ = cmd.RegisterFlagCompletionFunc("env", cobra.NoFileCompletions)
 }
 
 // command gives argv: what follows "--". nil means a shell.

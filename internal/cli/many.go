@@ -80,7 +80,15 @@ func (a *app) runBatch(ctx context.Context, c *client.Client, b *batch, op opera
 
 // finishBatch shows what was done, a line for each VM, and gives all that went wrong.
 func (a *app) finishBatch(b *batch, line func(api.VMDetail) string) ([]api.VMDetail, error) {
-	done := []api.VMDetail{}
+	done, failed := b.outcome()
+	if err := a.printVMs(done, line); err != nil {
+		return done, err
+	}
+	return done, failed
+}
+
+// outcome is what was done, and all that went wrong.
+func (b *batch) outcome() (done []api.VMDetail, err error) {
 	var failed failures
 	for i, err := range b.errs {
 		switch {
@@ -90,9 +98,6 @@ func (a *app) finishBatch(b *batch, line func(api.VMDetail) string) ([]api.VMDet
 		default:
 			done = append(done, b.details[i])
 		}
-	}
-	if err := a.printVMs(done, line); err != nil {
-		return done, err
 	}
 	if failed == nil {
 		return done, nil

@@ -72,6 +72,11 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 	for _, key := range slices.Sorted(maps.Keys(spec.Env)) {
 		rows = append(rows, []string{"env", key})
 	}
+	if d.Pending != nil {
+		for _, c := range d.Pending.Fields(spec) {
+			rows = append(rows, []string{"at its next start", fmt.Sprintf("%s: %s instead of %s", c.Field, c.To, c.From)})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.PIDs)) {
 		rows = append(rows, []string{"pid", fmt.Sprintf("%d %s", d.PIDs[name], name)})
 	}

@@ -18,12 +18,14 @@ type Verbs interface {
 	Rename(ctx context.Context, ref, name string, progress banger.ProgressFunc) (banger.VM, error)
 	Wait(ctx context.Context, ref, what string) (banger.VM, error)
 	SetWorkspace(ctx context.Context, ref string, ws banger.Workspace) (banger.VM, error)
+	Set(ctx context.Context, ref string, change banger.SpecChange, dryRun bool) (api.SetResult, error)
 }
 
 func (s *Server) verbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteVMResolve, versioned(s, s.resolve))
 	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
 	mux.HandleFunc(api.RouteVMWorkspace, versioned(s, s.setWorkspace))
+	mux.HandleFunc(api.RouteVMSet, versioned(s, s.set))
 	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, _ struct{}, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Start(ctx, ref, progress)
 	}))
@@ -59,6 +61,17 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		return s.VMs.Detail(r.Context(), vm), nil
+	})(w, r)
+}
+
+// set is no operation either: it takes as long as a record and a disk's new end take to be written.
+func (s *Server) set(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var req api.SetRequest
+		if err := decode(w, r, &req); err != nil {
+			return nil, err
+		}
+		return s.VMs.Set(r.Context(), r.PathValue("ref"), req.SpecChange, req.DryRun)
 	})(w, r)
 }
 

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -52,6 +53,15 @@ func (v *vms) SetWorkspace(_ context.Context, ref string, ws banger.Workspace) (
 	return vm, err
 }
 
+func (v *vms) Set(_ context.Context, ref string, change banger.SpecChange, dryRun bool) (api.SetResult, error) {
+	vm, err := v.get(ref)
+	result := api.SetResult{VM: vm}
+	for _, field := range change.Fields(vm.Spec) {
+		result.Changes = append(result.Changes, api.Change{FieldChange: field, When: fmt.Sprint(dryRun)})
+	}
+	return result, err
+}
+
 func (v *vms) Wait(ctx context.Context, ref, what string) (banger.VM, error) {
 	if what == "never" {
 		v.waits <- struct{}{}
@@ -79,6 +89,11 @@ func TestVerbs(t *testing.T) {
 	}
 	if _, err := s.WaitVM(ctx, "nosuch", "stopped"); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("WaitVM of an unknown VM = %v", err)
+	}
+	four, gone := 4, map[string]*string{"old": nil}
+	set, err := s.SetVM(ctx, "devbox", api.SetRequest{SpecChange: banger.SpecChange{VCPU: &four, Labels: gone}, DryRun: true})
+	if err != nil || len(set.Changes) != 1 || set.Changes[0] != (api.Change{FieldChange: banger.FieldChange{Field: "vcpu", From: "0", To: "4"}, When: "true"}) {
+		t.Errorf("SetVM = %+v, %v", set, err)
 	}
 	got, err := s.ResolveVMs(ctx, []string{"devbox", "nosuch"})
 	if err != nil || len(got) != 2 || got[0].ID == "" || got[1].Error == nil || got[1].Error.Kind != "not_found" {

@@ -177,30 +177,43 @@ func (r *rootDir) own(yield func(tree.Entry, error) bool) {
 	}
 }
 
-// Check looks whether the disk of a VM is there as its manifest says. Errors: ErrCorrupt, ErrUnsupported.
+// Check looks whether the disk of a VM is there as its manifest says; one that a cut-off growth left larger is. Errors: ErrCorrupt,
+// ErrUnsupported.
 func Check(home statedir.VMDir) error {
-	text, err := os.ReadFile(home.DiskManifest())
-	corrupt := func(err error) error {
-		return &banger.Error{Kind: banger.ErrCorrupt, Op: "disk", Subject: home.Path, Err: err, Hint: "the VM can only be deleted: banger vm delete"}
-	}
+	m, err := readManifest(home)
 	if err != nil {
-		return corrupt(err)
-	}
-	var m manifest
-	if err := json.Unmarshal(text, &m); err != nil {
-		return corrupt(err)
-	}
-	if m.Version != manifestVersion || len(m.Chain) != 1 || m.Chain[0].Format != formatRaw {
-		return &banger.Error{Kind: banger.ErrUnsupported, Op: "disk", Subject: home.Path, Err: errors.New("a newer banger made it")}
+		return err
 	}
 	info, err := os.Lstat(home.Disk())
-	switch {
-	case err != nil:
-		return corrupt(err)
-	case !info.Mode().IsRegular() || info.Size() != m.Chain[0].SizeBytes:
-		return corrupt(fmt.Errorf("%s has %d bytes, want a file of %d", m.Chain[0].File, info.Size(), m.Chain[0].SizeBytes))
+	if err == nil && (!info.Mode().IsRegular() || info.Size() < m.Chain[0].SizeBytes) {
+		err = wrongSize(m.Chain[0], info)
+	}
+	if err != nil {
+		return damaged(home, err)
 	}
 	return nil
+}
+
+func readManifest(home statedir.VMDir) (m manifest, err error) {
+	text, err := os.ReadFile(home.DiskManifest())
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	if err != nil {
+		return m, damaged(home, err)
+	}
+	if m.Version != manifestVersion || len(m.Chain) != 1 || m.Chain[0].Format != formatRaw {
+		return m, &banger.Error{Kind: banger.ErrUnsupported, Op: "disk", Subject: home.Path, Err: errors.New("a newer banger made it")}
+	}
+	return m, nil
+}
+
+func damaged(home statedir.VMDir, err error) error {
+	return &banger.Error{Kind: banger.ErrCorrupt, Op: "disk", Subject: home.Path, Err: err, Hint: "the VM can only be deleted: banger vm delete"}
+}
+
+func wrongSize(p part, info os.FileInfo) error {
+	return fmt.Errorf("%s has %d bytes, want a file of %d", p.File, info.Size(), p.SizeBytes)
 }
 
 // gitConfig is a git configuration with the identity, "" without one.

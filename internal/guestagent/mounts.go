@@ -45,6 +45,13 @@ func makeRoot(drives map[string]string) error {
 	if err := checkLayout(mountDisk); err != nil {
 		return err
 	}
+	// A disk that stays as it was does for a machine that has what it had; that is told, and the next boot tries again.
+	switch grown, err := growDisk(drives[banger.DriveDisk], mountDisk); {
+	case err != nil:
+		logf("the disk: %v", err)
+	case grown:
+		logf("the disk has grown")
+	}
 	upper, work := filepath.Join(mountDisk, banger.DiskUpperDir), filepath.Join(mountDisk, banger.DiskWorkDir)
 	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 		return err

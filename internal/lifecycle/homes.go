@@ -75,6 +75,9 @@ func syncAndClose(file *os.File) error {
 // Check says whether the VM's disk is as it should be.
 func (d Directories) Check(id banger.VMID) error { return disk.Check(d.Dir.VM(id)) }
 
+// Grow makes a VM's disk larger.
+func (d Directories) Grow(id banger.VMID, size int64) error { return disk.Grow(d.Dir.VM(id), size) }
+
 // Remove removes the directory with everything in it.
 func (d Directories) Remove(id banger.VMID) error { return os.RemoveAll(d.Dir.VM(id).Path) }
 

@@ -62,6 +62,8 @@ type Homes interface {
 	Create(ctx context.Context, home Home) error
 	// Check says what is wrong with a directory that a start needs. Errors: ErrCorrupt.
 	Check(id banger.VMID) error
+	// Grow makes the disk of a VM that does not run larger; one that has the size is left alone. On error it is as it was.
+	Grow(id banger.VMID, size int64) error
 	// Remove removes the directory; a missing one is no error.
 	Remove(id banger.VMID) error
 	// List gives the ids of all directories.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -361,7 +362,7 @@ func (w *world) script() func() error {
 }
 
 // scripts are what the fault tests run.
-var scripts = map[string]func(*world) func() error{"life": (*world).script, "changes": (*world).changes}
+var scripts = map[string]func(*world) func() error{"life": (*world).script, "changes": (*world).changes, "settings": (*world).settings}
 
 func TestEachStepFails(t *testing.T) {
 	for name, script := range scripts {
@@ -383,7 +384,7 @@ func eachStepFails(t *testing.T, script func(*world) func() error) {
 		}
 		w.settle()
 		w.restart()
-		if wrong := append(w.broken(), w.misnamed()...); len(wrong) > 0 {
+		if wrong := slices.Concat(w.broken(), w.misnamed(), w.unfit()); len(wrong) > 0 {
 			t.Fatalf("failed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
@@ -405,7 +406,7 @@ func eachStepCrashes(t *testing.T, script func(*world) func() error) {
 			break
 		}
 		w.restart()
-		if wrong := append(w.broken(), w.misnamed()...); len(wrong) > 0 {
+		if wrong := slices.Concat(w.broken(), w.misnamed(), w.unfit()); len(wrong) > 0 {
 			t.Fatalf("crashed at step %d (%s): %v", step, w.faulted(), wrong)
 		}
 		w.clear(step)
@@ -483,7 +484,7 @@ func (w *world) randomAct(dice *rand.Rand) {
 		time.AfterFunc(time.Duration(dice.IntN(2000))*time.Microsecond, cancel)
 	}
 	var err error
-	switch dice.IntN(11) {
+	switch dice.IntN(12) {
 	case 0, 1:
 		_, err = w.Create(ctx, api.CreateRequest{Name: name, Start: dice.IntN(2) == 0}, nil, nil)
 	case 2, 3:
@@ -498,6 +499,8 @@ func (w *world) randomAct(dice *rand.Rand) {
 		_, err = w.Kill(ctx, name, "KILL", nil)
 	case 8:
 		_, err = w.Rename(ctx, name, fmt.Sprintf("vm-%d", dice.IntN(3)), nil)
+	case 9:
+		_, err = w.Set(ctx, name, banger.SpecChange{VCPU: number(1 + dice.IntN(3)), DiskBytes: size(int64(8 + dice.IntN(8)))}, dice.IntN(2) == 0)
 	default:
 		vm, getErr := w.daemon.db.Get(ctx, name)
 		w.mu.Lock()

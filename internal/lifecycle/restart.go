@@ -47,5 +47,8 @@ func (m *Manager) restart(ctx, yielding context.Context, vm banger.VM, timeout t
 	if cause := context.Cause(yielding); cause != nil {
 		return vm, &banger.Error{Kind: banger.ErrConflict, Err: cause}
 	}
+	if vm, err = m.takeChanges(ctx, vm); err != nil {
+		return vm, err
+	}
 	return m.start(yielding, vm, progress)
 }

@@ -47,7 +47,10 @@ func (m *Manager) Start(ctx context.Context, ref string, progress banger.Progres
 		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil || vm.State == banger.StateRunning {
 			return vm, err
 		}
-		if vm, err = m.start(ctx, vm, progress); err != nil {
+		if vm, err = m.takeChanges(ctx, vm); err == nil {
+			vm, err = m.start(ctx, vm, progress)
+		}
+		if err != nil {
 			return vm, &banger.Error{Op: "start vm", Subject: vm.Spec.Name, Err: err}
 		}
 		m.Log.InfoContext(ctx, "started", "vm", vm.ID, "name", vm.Spec.Name, "accel", vm.Accel)

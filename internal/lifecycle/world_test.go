@@ -27,12 +27,14 @@ type world struct {
 	dir      statedir.Dir
 	mu       sync.Mutex
 	homes    map[banger.VMID]bool
+	disks    map[banger.VMID]int64 // their sizes
 	runs     map[banger.VMID]*run
 	holders  map[int]chan struct{} // by pid; closed: gone
 	boot     banger.ExitCause      // "": guests get ready; else how each boot ends
 	deaf     bool                  // guests do not power off when asked
 	slow     chan struct{}         // not nil: guests get ready when it is closed
 	noSpace  error                 // what Homes.Create gives
+	noGrowth error                 // what Homes.Grow gives
 	changed  error                 // what Images.Base gives
 	waiters  atomic.Int32          // how often somebody asked for the next change
 	steps    int
@@ -72,7 +74,7 @@ type daemon struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, runs: map[banger.VMID]*run{},
+	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
 		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{})}
 	t.Cleanup(w.shut)
 	w.open()
@@ -381,7 +383,7 @@ type homes struct{ d *daemon }
 func (h homes) Create(_ context.Context, home Home) error {
 	return h.d.effect("home: create", func() error {
 		if h.d.w.noSpace == nil {
-			h.d.w.homes[home.ID] = true
+			h.d.w.homes[home.ID], h.d.w.disks[home.ID] = true, home.DiskBytes
 		}
 		return h.d.w.noSpace
 	})
@@ -394,6 +396,25 @@ func (h homes) Check(id banger.VMID) error {
 		return &banger.Error{Kind: banger.ErrCorrupt, Op: "disk", Subject: string(id)}
 	}
 	return nil
+}
+
+func (h homes) Grow(id banger.VMID, size int64) error {
+	w := h.d.w
+	w.mu.Lock()
+	now := w.disks[id]
+	w.mu.Unlock()
+	if now == size {
+		return nil
+	}
+	return h.d.effect("home: grow", func() error {
+		if r := w.runs[id]; r != nil && (r.supervisor || r.vmm) || size < w.disks[id] {
+			w.t.Errorf("disk of %s grows from %d to %d below living processes %+v", id, w.disks[id], size, r)
+		}
+		if w.noGrowth == nil {
+			w.disks[id] = size
+		}
+		return w.noGrowth
+	})
 }
 
 func (h homes) Remove(id banger.VMID) error {

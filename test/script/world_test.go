@@ -187,6 +187,7 @@ func (h homes) Create(_ context.Context, home lifecycle.Home) error {
 	return os.Mkdir(h.dir.VM(home.ID).Path, 0o700)
 }
 func (h homes) Check(id banger.VMID) error  { _, err := os.Stat(h.dir.VM(id).Path); return err }
+func (homes) Grow(banger.VMID, int64) error { return nil }
 func (h homes) Remove(id banger.VMID) error { return os.RemoveAll(h.dir.VM(id).Path) }
 
 func (h homes) List() (ids []banger.VMID, err error) {
