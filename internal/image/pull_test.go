@@ -2,14 +2,11 @@ package image
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -88,28 +85,15 @@ func TestPull(t *testing.T) {
 }
 
 func TestPullWithCredentials(t *testing.T) {
-	want := "Basic " + base64.StdEncoding.EncodeToString([]byte("user:secret"))
-	host := serveRegistry(t, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Authorization") != want {
-				w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-				w.WriteHeader(http.StatusUnauthorized)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
-	config := t.TempDir()
-	t.Setenv("DOCKER_CONFIG", config)
+	asked := true
+	host := serveRegistry(t, wantPassword(&asked))
+	dockerConfig(t, "{}", nil)
 	m := newManager(t, "exit 1")
 	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, banger.ErrRefused) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("without credentials: %v", err)
 	}
 	wantNothing(t, m)
-	auth := `{"auths":{"` + host + `":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("user:secret")) + `"}}}`
-	if err := os.WriteFile(filepath.Join(config, "config.json"), []byte(auth), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dockerConfig(t, authsOf(host, "user:secret"), nil)
 	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("an image that is not there: %v", err)
 	}

@@ -28,7 +28,7 @@ const layersAtOnce = 4
 // Registries gives images of registries.
 type Registries struct {
 	CertDirs []string      // where certificate authorities of single registries are: DIR/HOST[:PORT]/*.crt
-	Idle     time.Duration // how long a registry may give nothing; 0: a minute
+	Idle     time.Duration // how long a registry or a credential helper may give nothing; 0: a minute
 
 	cache *blobs
 }
@@ -44,9 +44,9 @@ func NewRegistries(cache string) *Registries {
 // downloaded once. Reads end with ctx. With insecure a registry elsewhere than on this computer may be asked without encryption.
 // Errors: ErrNotFound; ErrRefused when the registry wants other credentials; ErrUnavailable when it does not answer; those of [OpenLayout].
 func (r *Registries) Open(ctx context.Context, ref name.Reference, insecure bool, opts Options) (*Image, error) {
-	auth, err := authn.DefaultKeychain.Resolve(ref.Context())
+	auth, err := r.credentials(ctx, ref.Context())
 	if err != nil {
-		return nil, &banger.Error{Kind: banger.ErrRefused, Err: err, Hint: "look at docker's configuration: docker login"}
+		return nil, err
 	}
 	base, err := r.transport(ref.Context().RegistryStr(), insecure)
 	if err != nil {
