@@ -61,6 +61,8 @@ type CreateRequest struct {
 	Env       map[string]string `json:"env,omitempty"`
 	User      string            `json:"user,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	TTL       time.Duration     `json:"ttl_ns,omitempty"` // deleted when it is over; 0: never
+	StopIdle  *time.Duration    `json:"stop_idle_ns,omitempty"`
 	GitName   string            `json:"git_name,omitempty"` // the host user's identity, for the guest's ~/.gitconfig
 	GitEmail  string            `json:"git_email,omitempty"`
 	Start     bool              `json:"start,omitempty"`

@@ -37,6 +37,9 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 	if !req.Remove {
 		holder = nil
 	}
+	if req.TTL > 0 {
+		defer m.lookAgain()
+	}
 	claimed, release, err := m.claims.takeYielding(ctx, vm.ID)
 	if err != nil {
 		return banger.VM{}, err
@@ -56,7 +59,8 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 // draft resolves what the request leaves open and checks the result.
 func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels,
-		VCPU: defaultVCPU(m.Defaults.CPUs, vmm.Accel), MemoryMiB: defaultMemory(m.Defaults.MemoryMiB), DiskBytes: defaultDiskBytes}
+		VCPU: defaultVCPU(m.Defaults.CPUs, vmm.Accel), MemoryMiB: defaultMemory(m.Defaults.MemoryMiB), DiskBytes: defaultDiskBytes,
+		StopIdle: m.Defaults.StopIdle}
 	if spec.Name == "" {
 		spec.Name = randomName()
 	}
@@ -72,10 +76,18 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	if req.DiskBytes != nil {
 		spec.DiskBytes = *req.DiskBytes
 	}
+	if req.StopIdle != nil {
+		spec.StopIdle = *req.StopIdle
+	}
 	if err := spec.Validate(); err != nil {
 		return banger.VM{}, err
 	}
-	return banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: req.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}, nil
+	if req.TTL < 0 {
+		return banger.VM{}, banger.Invalidf("time to live %s: want a positive one", req.TTL)
+	}
+	vm := banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: req.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}
+	m.setAge(&vm, req.TTL)
+	return vm, nil
 }
 
 // create holds the claim. On error everything is undone, but for a VM that did not boot.

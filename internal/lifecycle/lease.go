@@ -41,13 +41,18 @@ func (m *Manager) endLease(ctx context.Context, lease store.Lease) {
 		m.keepFailed(ctx, vm.ID)
 		return
 	}
+	m.removeAlone(ctx, vm, "its lease ended")
+}
+
+// removeAlone deletes a VM that nobody is there to ask for. It holds the claim.
+func (m *Manager) removeAlone(ctx context.Context, vm banger.VM, why string) {
 	m.active.Add(1)
 	defer m.rest()
 	if err := m.remove(ctx, vm); err != nil {
-		m.Log.ErrorContext(ctx, "delete vm whose lease ended", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+		m.Log.ErrorContext(ctx, "delete vm", "why", why, "vm", vm.ID, "name", vm.Spec.Name, "err", err)
 		return
 	}
-	m.Log.InfoContext(ctx, "deleted: its lease ended", "vm", vm.ID, "name", vm.Spec.Name)
+	m.Log.InfoContext(ctx, "deleted: "+why, "vm", vm.ID, "name", vm.Spec.Name)
 }
 
 func neverBooted(vm banger.VM) bool {

@@ -119,6 +119,7 @@ type Defaults struct {
 	Kernel       string
 	CPUs         int           // of the host
 	MemoryMiB    int           // of the host
+	StopIdle     time.Duration // 0: never
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
 }
@@ -140,6 +141,8 @@ type Config struct {
 	Log  *slog.Logger     // optional: discards
 	Idle func()           // optional: called when an operation has ended and no other runs
 	Now  func() time.Time // optional: time.Now
+	// HostTime is the clock of the host's boot.
+	HostTime func() (banger.HostTime, error) // optional: proc.HostTime
 }
 
 // undoTimeout bounds an undo: it runs when the operation's own context may have ended.
@@ -155,7 +158,8 @@ type Manager struct {
 	// basesInUse is held for reading while a VM is made: until its record names its base, and its kernel is there.
 	basesInUse sync.RWMutex
 
-	accel atomic.Value // string: of the last probe
+	accel atomic.Value  // string: of the last probe
+	aged  chan struct{} // holds one token when the ages of VMs are to be looked at
 
 	life   context.Context // ends with Close
 	end    context.CancelFunc
@@ -171,10 +175,13 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.HostTime == nil {
+		cfg.HostTime = proc.HostTime
+	}
 	if cfg.Idle == nil {
 		cfg.Idle = func() {}
 	}
-	m := &Manager{Config: cfg}
+	m := &Manager{Config: cfg, aged: make(chan struct{}, 1)}
 	m.life, m.end = context.WithCancel(context.Background())
 	return m
 }

@@ -37,6 +37,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	for _, lease := range leases {
 		m.watchLease(lease)
 	}
+	m.spawn(context.Background(), m.keepAges)
 	return nil
 }
 

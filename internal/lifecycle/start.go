@@ -129,6 +129,9 @@ func (m *Manager) awaitReady(ctx context.Context, vm banger.VM) (banger.VM, erro
 		return vm, err
 	}
 	m.watch(row)
+	if row.Spec.StopIdle > 0 {
+		m.lookAgain()
+	}
 	return row, nil
 }
 

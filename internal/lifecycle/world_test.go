@@ -44,6 +44,9 @@ type world struct {
 	crashed  chan struct{}
 	lastOp   string
 	accelErr error
+	clock    hostClock
+	measure  func(banger.VMID) machine.Stats // not nil: what Machines.Stats gives
+	lists    int                             // how often a daemon has read all records
 
 	*Manager
 	daemon *daemon
@@ -75,7 +78,7 @@ type daemon struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
-		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{})}
+		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
 	t.Cleanup(w.shut)
 	w.open()
 	return w
@@ -101,7 +104,7 @@ func (w *world) newDaemon() *Manager {
 	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
 		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
-		Gone:     w.gone})
+		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
 }
 
 // crash freezes the daemon.
@@ -288,9 +291,50 @@ func (d *daemon) alive(fn func() error) error {
 	return fn()
 }
 
+// hostClock is how far the host's wall clock is off, and since when it has been up.
+type hostClock struct {
+	mu      sync.Mutex // taken after world.mu
+	wallOff time.Duration
+	bootID  string
+	booted  time.Time
+}
+
+func (c *hostClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Round(0).Add(c.wallOff)
+}
+
+func (c *hostClock) hostTime() (banger.HostTime, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return banger.HostTime{BootID: c.bootID, SinceBoot: time.Since(c.booted)}, nil
+}
+
+func (c *hostClock) setWall(off time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff = off
+}
+
+// reboot begins another boot of the host. The wall clock is off afterwards.
+func (c *hostClock) reboot(off time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff, c.booted = off, time.Now()
+	c.bootID += "+"
+}
+
 type faultyStore struct {
 	*store.Store
 	d *daemon
+}
+
+func (s faultyStore) List(ctx context.Context) ([]banger.VM, error) {
+	s.d.w.mu.Lock()
+	s.d.w.lists++
+	s.d.w.mu.Unlock()
+	return s.Store.List(ctx)
 }
 
 func (s faultyStore) Reserve(ctx context.Context, vm banger.VM, h *proc.Handle) error {
@@ -606,7 +650,11 @@ func (d *daemon) Stats(_ context.Context, id banger.VMID) (machine.Stats, error)
 		return machine.Stats{}, err
 	}
 	d.w.mu.Lock()
+	measure := d.w.measure
 	defer d.w.mu.Unlock()
+	if measure != nil {
+		return measure(id), nil
+	}
 	return r.use, nil
 }
 
