@@ -199,7 +199,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Probe:    newProber(m.dir, log, self).probe,
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
-			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), BootDeadline: deadline, StopTimeout: stopTimeout},
+			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle), BootDeadline: deadline, StopTimeout: stopTimeout},
 	})
 	return w, nil
 }

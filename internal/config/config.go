@@ -25,10 +25,11 @@ const maxFile = 1 << 20
 
 // Config is all that a user can set.
 type Config struct {
-	Images  Images  `toml:"images"`
-	Catalog Catalog `toml:"catalog"`
-	Debian  Debian  `toml:"debian"`
-	SSH     SSH     `toml:"ssh"`
+	Images     Images     `toml:"images"`
+	Catalog    Catalog    `toml:"catalog"`
+	Debian     Debian     `toml:"debian"`
+	SSH        SSH        `toml:"ssh"`
+	VMDefaults VMDefaults `toml:"vm_defaults"`
 }
 
 // Images says what machines are made from and how much an image may hold.
@@ -56,6 +57,11 @@ type Debian struct {
 // SSH says how VMs are reached.
 type SSH struct {
 	Start bool `toml:"start"` // start a stopped VM instead of refusing
+}
+
+// VMDefaults is what holds for a new VM that is not asked for anything else.
+type VMDefaults struct {
+	AutoStopIdle Span `toml:"auto_stop_idle"` // stop it when nobody has used it for so long; 0: never
 }
 
 // Default gives what holds without a file.

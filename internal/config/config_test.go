@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,6 +24,7 @@ func TestParse(t *testing.T) {
 	want.Images.Default, want.Images.Order, want.Images.MaxBytes, want.Images.MaxEntries = "mine", []Source{FromPackages, FromCatalog}, 3<<30, 7
 	want.Catalog = Catalog{URL: "https://c.example/banger/", Keys: []PublicKey{make([]byte, 32)}}
 	want.Debian = Debian{Mirror: "http://m.example/debian", Proxy: "http://u:p@proxy:3128", Keyring: "/keys.gpg"}
+	want.VMDefaults = VMDefaults{AutoStopIdle: Span(36 * time.Hour)}
 	got, err := Parse("f", []byte(`
 [images]
 default = "mine"
@@ -36,6 +38,8 @@ keys = ["`+key+`"]
 mirror = "http://m.example/debian"
 proxy = "http://u:p@proxy:3128"
 keyring = "/keys.gpg"
+[vm_defaults]
+auto_stop_idle = "1d12h"
 `))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Parse: %v\n%s", err, diff)
@@ -71,6 +75,8 @@ func TestParseRefuses(t *testing.T) {
 		{"catalog by a relative path", "[catalog]\nurl = \"catalog\"\nkeys = [\"" + key + "\"]", "absolute path", ""},
 		{"mirror", "[debian]\nmirror = \"deb.example\"", "debian.mirror", ""},
 		{"proxy", "[debian]\nproxy = \"u:secret@proxy:1\"", "debian.proxy", ""},
+		{"idle time", "[vm_defaults]\nauto_stop_idle = \"soon\"", "f:2: ", ""},
+		{"short idle time", "[vm_defaults]\nauto_stop_idle = \"10s\"", "vm_defaults.auto_stop_idle: want at least 1m", ""},
 		{"keyring", "[debian]\nkeyring = \"keys\"", "debian.keyring", ""},
 	} {
 		_, err := Parse("f", []byte(tc.text))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"banger"
 )
@@ -29,6 +30,16 @@ type Size int64
 func (s *Size) UnmarshalText(text []byte) error {
 	n, err := banger.ParseSize(string(text))
 	*s = Size(n)
+	return err
+}
+
+// Span is a time that is written as "90m", "2h" or "7d".
+type Span time.Duration
+
+// UnmarshalText reads what [banger.ParseDuration] does.
+func (s *Span) UnmarshalText(text []byte) error {
+	d, err := banger.ParseDuration(string(text))
+	*s = Span(d)
 	return err
 }
 
@@ -76,6 +87,9 @@ func (c *Config) validate() error {
 	}
 	if c.Debian.Keyring != "" && !filepath.IsAbs(c.Debian.Keyring) {
 		return fmt.Errorf("debian.keyring: %.100q: want an absolute path", c.Debian.Keyring)
+	}
+	if idle := time.Duration(c.VMDefaults.AutoStopIdle); idle != 0 && idle < banger.MinStopIdle {
+		return fmt.Errorf("vm_defaults.auto_stop_idle: want at least %s, or 0 for never", banger.FormatDuration(banger.MinStopIdle))
 	}
 	return nil
 }

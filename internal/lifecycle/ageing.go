@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// lookEvery is how long the look at a wall clock may be put off: it may have been set meanwhile.
+	// lookEvery is how long a look may be put off: the wall clock may have been set meanwhile, and timers stand still while the host
+	// sleeps.
 	lookEvery = time.Hour
 	// secondLook is how much later a wall clock must still say that a VM's time is up.
 	secondLook = 10 * time.Minute
@@ -22,7 +23,7 @@ const (
 //
 // The rule of --ttl: the end is fixed by two clocks when it is set. In the same boot of the host that boot's clock alone counts,
 // which nobody can set and which goes on while the host sleeps: whatever happens to the wall clock, also while no daemon runs,
-// a VM ends neither early nor late. After another boot of the host only the wall clock is left, which may be wrong when the
+// no VM ends early. After another boot of the host only the wall clock is left, which may be wrong when the
 // host comes up. A VM whose time is up by it is looked at again after secondLook, and ends when its time is up then too.
 //
 // Now gives the wall clock; how long the daemon itself has waited is measured by the clock of timers, which nobody can set either.
@@ -104,9 +105,6 @@ func (a *ages) lookAt(ctx context.Context, vm banger.VM) time.Duration {
 	switch {
 	case left > 0:
 		delete(a.doubts, vm.ID)
-		if sure {
-			return left
-		}
 		return min(left, lookEvery)
 	case !sure:
 		since, doubted := a.doubts[vm.ID]

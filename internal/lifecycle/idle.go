@@ -118,7 +118,7 @@ func (m *Manager) stopIdle(ctx context.Context, vm banger.VM, last machine.Stats
 	}
 	m.active.Add(1)
 	defer m.rest()
-	if now, err = m.stop(ctx, now, 0); err != nil {
+	if now, err = m.stop(ctx, now, m.stopTimeout(now, 0)); err != nil {
 		m.Log.ErrorContext(ctx, "stop idle vm", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
 		return
 	}

@@ -317,6 +317,14 @@ func (c *hostClock) setWall(off time.Duration) {
 	c.wallOff = off
 }
 
+// sleep is the host's: timers stand still meanwhile.
+func (c *hostClock) sleep(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff += d
+	c.booted = c.booted.Add(-d)
+}
+
 // reboot begins another boot of the host. The wall clock is off afterwards.
 func (c *hostClock) reboot(off time.Duration) {
 	c.mu.Lock()
