@@ -83,9 +83,9 @@ func (c *Client) CreateVM(ctx context.Context, req api.CreateRequest, progress b
 	return c.stream(ctx, api.RouteVMCreate, "", nil, req, progress)
 }
 
-// StartVM boots a VM and returns when its guest is ready. A running VM is no error.
-func (c *Client) StartVM(ctx context.Context, ref string, progress banger.ProgressFunc) (api.VMDetail, error) {
-	return c.stream(ctx, api.RouteVMStart, ref, nil, nil, progress)
+// StartVM boots a VM and returns when its guest is ready. A running VM is no error. Errors: ErrRefused when there is not the memory.
+func (c *Client) StartVM(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMStart, ref, nil, req, progress)
 }
 
 // StopVM asks the guest to power off and kills the VMM after timeout; 0 takes the daemon's default. A stopped VM is no error.

@@ -21,12 +21,13 @@ import (
 const removeTimeout = time.Minute
 
 type runFlags struct {
-	spec    specFlags
-	exec    execFlags
-	remove  bool
-	ociCmd  bool
-	timings bool
-	detach  bool
+	spec       specFlags
+	exec       execFlags
+	remove     bool
+	ociCmd     bool
+	overcommit bool
+	timings    bool
+	detach     bool
 }
 
 func (a *app) vmRun() *cobra.Command {
@@ -66,6 +67,7 @@ With --detach the VM is made and started without this client, and goes on; nothi
 	cmd.Flags().BoolVar(&flags.ociCmd, "oci-cmd", false, "run the image's own command, with what follows -- as its arguments")
 	flags.exec.add(cmd)
 	addDetach(cmd, &flags.detach)
+	addOvercommit(cmd, &flags.overcommit)
 	addTimings(cmd, &flags.timings)
 	return cmd
 }
@@ -104,7 +106,7 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 	if req.Env, err = flags.exec.environment(os.LookupEnv); err != nil {
 		return err
 	}
-	req.User, req.Start, req.Remove = flags.exec.user, true, flags.remove
+	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
 	if flags.ociCmd {
 		if argv, dir, err = a.ownCommand(ctx, req.Image, argv, dir); err != nil {

@@ -36,7 +36,7 @@ const (
 // VMs is what the lifecycle manager does for the API.
 type VMs interface {
 	Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error)
-	Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error)
+	Start(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error)
 	Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error)
 	Delete(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (banger.VM, error)
 	List(ctx context.Context) ([]banger.VM, error)

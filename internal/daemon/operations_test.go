@@ -231,7 +231,7 @@ func TestInsists(t *testing.T) {
 	g := newGate()
 	s.vms.starting = g.run
 	ctx, leave := context.WithCancel(t.Context())
-	_, interrupted := s.StartVM(ctx, "devbox", func(banger.Progress) { leave() })
+	_, interrupted := s.StartVM(ctx, "devbox", api.StartRequest{}, func(banger.Progress) { leave() })
 	c := s.other(t)
 	list, err := c.Operations(t.Context())
 	if err != nil || len(list) != 1 || list[0].State != api.OperationRunning {
@@ -254,7 +254,7 @@ func TestOperationsAreBounded(t *testing.T) {
 	s := serve(t, os.Getuid())
 	ctx := t.Context()
 	for range 120 {
-		if _, err := s.StartVM(ctx, "devbox", nil); err != nil {
+		if _, err := s.StartVM(ctx, "devbox", api.StartRequest{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,6 +34,11 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 	if err != nil {
 		return banger.VM{}, err
 	}
+	if req.Start {
+		if err := m.fits(ctx, vm, vm.Spec.MemoryMiB, req.Overcommit); err != nil {
+			return banger.VM{}, &banger.Error{Op: "create vm", Subject: vm.Spec.Name, Err: err}
+		}
+	}
 	if !req.Remove {
 		holder = nil
 	}
@@ -132,7 +137,7 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 		return vm, err
 	}
 	if req.Start {
-		return m.boot(ctx, vm, vmm, progress)
+		return m.boot(ctx, vm, vmm, req.Overcommit, progress)
 	}
 	return m.update(ctx, vm.ID, func(row *banger.VM) {
 		row.State, row.ImageKey, row.Kernel = banger.StateStopped, vm.ImageKey, vm.Kernel

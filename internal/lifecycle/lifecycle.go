@@ -120,6 +120,7 @@ type Defaults struct {
 	CPUs         int           // of the host
 	MemoryMiB    int           // of the host
 	StopIdle     time.Duration // 0: never
+	MaxMemoryMiB int           // of all running VMs together; 0: no limit
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
 }

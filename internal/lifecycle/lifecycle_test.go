@@ -351,7 +351,7 @@ func (w *world) script() func() error {
 		keep(err)
 		_, err = m.Stop(ctx, "x", 0, nil)
 		keep(err)
-		_, err = m.Start(ctx, "x", nil)
+		_, err = m.Start(ctx, "x", api.StartRequest{}, nil)
 		keep(err)
 		_, err = m.Create(ctx, api.CreateRequest{Name: "y", Start: true, Remove: true}, holder, nil)
 		keep(err)

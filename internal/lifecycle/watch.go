@@ -51,12 +51,13 @@ func (m *Manager) conclude(ctx context.Context, vm banger.VM, exit banger.Exit) 
 	return err
 }
 
-// reboot goes on with a VM whose guest rebooted. The record never says that it stopped: nobody asked for that.
+// reboot goes on with a VM whose guest rebooted. The record never says that it stopped: nobody asked for that, and the memory that
+// it has is its own all the time.
 func (m *Manager) reboot(ctx context.Context, vm banger.VM) error {
 	if err := m.finish(ctx, vm.ID); err != nil {
 		return err
 	}
-	if _, err := m.start(ctx, vm, nil); err != nil && !isBootFailure(err) {
+	if _, err := m.start(ctx, vm, true, nil); err != nil && !isBootFailure(err) {
 		return fmt.Errorf("start after the guest's reboot: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -105,6 +106,15 @@ func (w *world) newDaemon() *Manager {
 		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
 		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
+}
+
+// Start and Restart are those of the daemon without anything asked for.
+func (w *world) Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+	return w.Manager.Start(ctx, ref, api.StartRequest{}, progress)
+}
+
+func (w *world) Restart(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
+	return w.Manager.Restart(ctx, ref, api.RestartRequest{Timeout: timeout}, progress)
 }
 
 // crash freezes the daemon.

@@ -55,7 +55,7 @@ func newWorld(root string) (*world, error) {
 	w.log = file
 	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
-		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
+		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, MaxMemoryMiB: 16384 * 8 / 10, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
 			return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil
 		},
