@@ -120,7 +120,7 @@ var (
 
 type images struct{ slow <-chan struct{} }
 
-// await waits when the image is a slow one.
+// await waits when the image, or the VM, is a slow one.
 func (i images) await(ctx context.Context, ref string) error {
 	if ref != "slow" {
 		return nil
@@ -270,6 +270,11 @@ func (m machines) Status(_ context.Context, id banger.VMID) (machine.Status, err
 }
 
 func (m machines) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	if r, err := m.get(id); err == nil {
+		if err := (images{m.slow}).await(ctx, r.cfg.Name); err != nil {
+			return machine.Status{}, err
+		}
+	}
 	return m.Status(ctx, id)
 }
 
