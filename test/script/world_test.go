@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -202,6 +201,7 @@ func (h homes) List() (ids []banger.VMID, err error) {
 type run struct {
 	cfg   machine.Config
 	l     *net.UnixListener
+	ring  *machine.Ring
 	ended chan struct{}
 	once  sync.Once
 	exit  banger.Exit // once ended
@@ -212,6 +212,7 @@ func (r *run) end(cause banger.ExitCause, detail string) {
 	r.once.Do(func() {
 		r.exit = banger.Exit{Cause: cause, Detail: detail, At: time.Now().UTC()}
 		r.l.Close()
+		r.ring.Close()
 		close(r.ended)
 	})
 }
@@ -244,14 +245,15 @@ func (m machines) get(id banger.VMID) (*run, error) {
 
 func (m machines) Launch(_ context.Context, cfg machine.Config) error {
 	socket := m.dir.VM(cfg.ID).MachineSocket()
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	ring, err := machine.OpenRing(m.dir.VM(cfg.ID).ConsoleRing())
 	if err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, l: l, ended: make(chan struct{})}
+	l, err := machine.Listen(socket)
+	if err != nil {
+		return err
+	}
+	r := &run{cfg: cfg, ring: ring, l: l, ended: make(chan struct{})}
 	m.mu.Lock()
 	m.runs[cfg.ID] = r
 	m.mu.Unlock()
@@ -352,18 +354,4 @@ func (m machines) Finish(_ context.Context, id banger.VMID, _ time.Duration) err
 		r.end(banger.ExitKilled, "")
 	}
 	return nil
-}
-
-// serve answers on machine.sock.
-func (r *run) serve() {
-	for {
-		conn, err := r.l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			io.Copy(io.Discard, conn)
-		}()
-	}
 }
