@@ -22,6 +22,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/statedir"
 )
 
@@ -187,6 +188,11 @@ func (c *Client) DeleteKernel(ctx context.Context, name string) (banger.Kernel, 
 // Status is what the daemon tells about itself.
 func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return get[api.Status](ctx, c, api.RouteStatus, "")
+}
+
+// Settings is what the daemon goes by, and where it comes from.
+func (c *Client) Settings(ctx context.Context) ([]config.Setting, error) {
+	return get[[]config.Setting](ctx, c, api.RouteSettings, "")
 }
 
 // get asks and decodes the whole answer.

@@ -19,6 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/proc"
 )
 
@@ -69,6 +70,7 @@ type Config struct {
 	Kernels  Kernels
 	Catalog  Catalog
 	Status   func(ctx context.Context) (api.Status, error)
+	Settings func(ctx context.Context) ([]config.Setting, error)
 	Shutdown func() // asked to end: returns at once
 	// Identify names the process behind a process id of a peer.
 	Identify func(pid int) (proc.Handle, error)
@@ -94,6 +96,7 @@ func New(cfg Config) *Server {
 		status.Ops = s.operations.count()
 		return status, err
 	}))
+	mux.HandleFunc(api.RouteSettings, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Settings(r.Context()) })))
 	s.operationRoutes(mux)
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))

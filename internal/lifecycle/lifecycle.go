@@ -121,8 +121,16 @@ type Defaults struct {
 	MemoryMiB    int           // of the host
 	StopIdle     time.Duration // 0: never
 	MaxMemoryMiB int           // of all running VMs together; 0: no limit
+	New          Sizes         // of a new VM; what is 0 goes by the host
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
+}
+
+// Sizes are those of a VM.
+type Sizes struct {
+	VCPU      int
+	MemoryMiB int
+	DiskBytes int64
 }
 
 // Config wires a Manager.

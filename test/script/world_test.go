@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/lifecycle"
 	"banger/internal/machine"
@@ -69,6 +70,10 @@ func newWorld(root string) (*world, error) {
 		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage, BundleKernel: bundleKernel},
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
+		},
+		Settings: func(context.Context) ([]config.Setting, error) {
+			settings := config.Loaded{Config: config.Default()}
+			return settings.Settings(), nil
 		},
 		Shutdown: func() {},
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid}, nil },
