@@ -34,6 +34,7 @@ type Put struct {
 	Path    []byte `json:"path"` // absolute: where Origin goes
 	Origin  Origin `json:"origin"`
 	Archive bool   `json:"archive,omitempty"`
+	Parents bool   `json:"parents,omitempty"` // the directories above Path are made when they are missing
 }
 
 // Answer is a line of the side that was asked.

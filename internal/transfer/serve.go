@@ -109,6 +109,11 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	if err := errors.Join(absolute(dest), req.Origin.check()); err != nil {
 		return err
 	}
+	if req.Parents {
+		if err := os.MkdirAll(path.Dir(path.Clean(dest)), 0o755); err != nil {
+			return &banger.Error{Op: "copy to", Subject: dest, Err: describe(err, dest)}
+		}
+	}
 	place, err := Resolve(dest, req.Origin)
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ import (
 type Guest struct {
 	// Ask sends a request with the paths that it is about, and gives the answer.
 	Ask func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error)
+	// Bring puts a tree into a running guest.
+	Bring func(ctx context.Context, put transfer.Put, src tree.Source) error
 }
 
 // Limits of what is taken from one guest.
