@@ -108,7 +108,8 @@ func (w *partsWalk) below(dir *Node, at string) error {
 	return nil
 }
 
-var partKinds = map[uint16]tree.Kind{ext4.TypeFile: tree.File, ext4.TypeDir: tree.Dir, ext4.TypeSymlink: tree.Symlink}
+var partKinds = map[uint16]tree.Kind{ext4.TypeFile: tree.File, ext4.TypeDir: tree.Dir, ext4.TypeSymlink: tree.Symlink, ext4.TypeChar: tree.CharDevice,
+	ext4.TypeBlock: tree.BlockDevice, ext4.TypeFIFO: tree.FIFO, ext4.TypeSocket: tree.Socket}
 
 // part describes a node as the guest's own kernel would.
 func (n *Node) part(at string) transfer.Node {
