@@ -14,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -134,57 +137,34 @@ func copyTar(w *tar.Writer, r *tar.Reader) error {
 	}
 }
 
-// startRegistry serves an empty registry.
-func startRegistry(b *testing.B, dir string) (host string) {
-	b.Helper()
-	server := testenv.RequireTool(b, "docker-registry")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	host = free.Addr().String()
-	free.Close()
-	config := filepath.Join(dir, "registry.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: '%s'}\n", dir, host)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.Command(server, "serve", config)
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	testenv.WaitFor(b, 20*time.Second, "the registry", func() bool {
-		conn, err := net.Dial("tcp", host)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return host
-}
-
 // push makes an image of tars and gives it with the sizes of its layers, packed and not.
 func push(b *testing.B, ref string, tars []string) (img v1.Image, packed, unpacked int64) {
 	b.Helper()
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Cmd: []string{"/bin/sh"}}})
-	if err != nil {
-		b.Fatal(err)
-	}
+	var layers []v1.Layer
 	for _, file := range tars {
 		layer, err := tarball.LayerFromFile(file)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if img, err = mutate.AppendLayers(img, layer); err != nil {
-			b.Fatal(err)
-		}
+		layers = append(layers, layer)
 		size, err := layer.Size()
 		info, statErr := os.Stat(file)
 		if err := errors.Join(err, statErr); err != nil {
 			b.Fatal(err)
 		}
 		packed, unpacked = packed+size, unpacked+info.Size()
+	}
+	return pushLayers(b, ref, layers), packed, unpacked
+}
+
+func pushLayers(b *testing.B, ref string, layers []v1.Layer) v1.Image {
+	b.Helper()
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Cmd: []string{"/bin/sh"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if img, err = mutate.AppendLayers(img, layers...); err != nil {
+		b.Fatal(err)
 	}
 	tag, err := name.ParseReference(ref, name.Insecure)
 	if err != nil {
@@ -193,7 +173,7 @@ func push(b *testing.B, ref string, tars []string) (img v1.Image, packed, unpack
 	if err := remote.Write(tag, img); err != nil {
 		b.Fatal(err)
 	}
-	return img, packed, unpacked
+	return img
 }
 
 // floor downloads, unpacks and hashes every layer, all at once.
@@ -259,7 +239,7 @@ func BenchmarkPull(b *testing.B) {
 		testenv.RequireTool(b, tool)
 	}
 	dir := b.TempDir()
-	host := startRegistry(b, dir)
+	host := testenv.StartRegistry(b, false, false).Host
 	img, packed, unpacked := push(b, host+"/app:1", makeLayers(b, dir))
 	w := testenv.NewBareWorld(b)
 	w.Must("image", "list") // starts the daemon
@@ -267,8 +247,8 @@ func BenchmarkPull(b *testing.B) {
 	names := []string{"skopeo, umoci, mke2fs -d", "banger image pull", "the same, layers in the cache", "floor: download, gunzip, sha256"}
 	ways := []func() error{
 		func() error { return byTools(dir, host) },
-		func() error { return pull(w, host, true) },
-		func() error { return pull(w, host, false) },
+		func() error { return pull(w, host, "app", true) },
+		func() error { return pull(w, host, "app", false) },
 		func() error { return floor(host, img) },
 	}
 	for range b.N {
@@ -292,10 +272,72 @@ func BenchmarkPull(b *testing.B) {
 	fmt.Printf("\nthree layers, %.0f MB packed, %.0f MB unpacked\n", float64(packed)/1e6, float64(unpacked)/1e6)
 	table(names, times)
 	fmt.Printf("most memory of bangerd: %.0f MB\n", float64(peakMemory(b, w.DaemonPID()))/1e6)
+	second(b, w, dir, host, img)
+}
+
+// second pulls an image that shares two of three layers with one that was pulled, and tells what came from the registry.
+func second(b *testing.B, w *testenv.World, dir, host string, first v1.Image) {
+	b.Helper()
+	forget(b, w)
+	if err := pull(w, host, "app", true); err != nil {
+		b.Fatal(err)
+	}
+	layers, err := first.Layers()
+	if err != nil {
+		b.Fatal(err)
+	}
+	last := filepath.Join(dir, "other.tar")
+	files, err := filepath.Glob(filepath.Join(dir, "debs1", "vim*.deb"))
+	if err == nil {
+		err = joinPackages(last, files)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	other, err := tarball.LayerFromFile(last)
+	if err != nil {
+		b.Fatal(err)
+	}
+	before := cached(w)
+	img := pushLayers(b, host+"/other:1", append(layers[:2:2], other))
+	proxy, served := countLayers(b, host)
+	if err := pull(w, proxy, "other", false); err != nil {
+		b.Fatal(err)
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("second image, two of three layers shared: %d bytes of layers came, the third has %d; %d layers in the cache, before %d\n",
+		served.Load(), manifest.Layers[2].Size, cached(w), before)
+	if served.Load() != manifest.Layers[2].Size {
+		b.Error("other layers came too")
+	}
+}
+
+// cached counts the layers in the cache.
+func cached(w *testenv.World) int {
+	files, _ := filepath.Glob(filepath.Join(w.State, "cache", "blobs", "sha256", "*"))
+	return len(files)
+}
+
+// countLayers serves a registry under another address and counts the bytes of layers.
+func countLayers(b *testing.B, host string) (proxy string, served *atomic.Int64) {
+	served = &atomic.Int64{}
+	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+	forward.ModifyResponse = func(answer *http.Response) error {
+		if answer.Request.Method == http.MethodGet && strings.Contains(answer.Request.URL.Path, "/blobs/") && answer.ContentLength > 1<<16 { // not a configuration
+			served.Add(answer.ContentLength)
+		}
+		return nil
+	}
+	server := httptest.NewServer(forward)
+	b.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://"), served
 }
 
 // pull makes the image; whole wants the layers from the registry.
-func pull(w *testenv.World, host string, whole bool) error {
+func pull(w *testenv.World, host, app string, whole bool) error {
 	cache := filepath.Join(w.State, "cache", "blobs", "sha256")
 	if whole {
 		files, _ := filepath.Glob(filepath.Join(cache, "*"))
@@ -305,7 +347,7 @@ func pull(w *testenv.World, host string, whole bool) error {
 			}
 		}
 	}
-	return w.Command(context.Background(), "image", "pull", host+"/app:1", "--name", "app", "--quiet").Run()
+	return w.Command(context.Background(), "image", "pull", host+"/"+app+":1", "--name", app, "--quiet").Run()
 }
 
 func forget(b *testing.B, w *testenv.World) {

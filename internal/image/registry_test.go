@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -606,31 +605,20 @@ func TestPullOntoFullDisk(t *testing.T) {
 	}
 }
 
-// Debian's registry server with TLS.
+// Debian's registry server with TLS and a password.
 func TestPullFromRealRegistryOverTLS(t *testing.T) {
-	skopeo, openssl := testenv.RequireTool(t, "skopeo"), testenv.RequireTool(t, "openssl")
+	skopeo := testenv.RequireTool(t, "skopeo")
 	layout := umociLayout(t)
+	registry := testenv.StartRegistry(t, true, true)
 	dir := t.TempDir()
-	if out, err := exec.Command(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-		"-days", "2", "-keyout", filepath.Join(dir, "key.pem"), "-out", filepath.Join(dir, "ca.crt")).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	host := startRealRegistry(t, dir, fmt.Sprintf("\n  tls: {certificate: %s/ca.crt, key: %s/key.pem}", dir, dir))
-	certs := filepath.Join(dir, "certs.d", host)
-	if err := os.MkdirAll(certs, 0o755); err != nil {
+	certs := filepath.Join(dir, registry.Host)
+	if err := errors.Join(os.Mkdir(certs, 0o755), os.Symlink(filepath.Join(registry.Dir, "ca.crt"), filepath.Join(certs, "ca.crt"))); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(certs, "ca.crt"), text, 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	testenv.Run(t, skopeo, "copy", "-q", "--dest-cert-dir", certs, "--dest-creds", "user:secret", "oci:"+layout+":app", "docker://"+host+"/team/app:1")
+	testenv.Run(t, skopeo, "copy", "-q", "--dest-cert-dir", certs, "--dest-creds", testenv.RegistryCredentials, "oci:"+layout+":app", "docker://"+registry.Host+"/team/app:1")
 	m := newManager(t, "")
-	m.registries.CertDirs = []string{filepath.Join(dir, "certs.d")}
-	t.Setenv("DOCKER_CONFIG", dir)
-	image, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/team/app:1"}, nil)
+	m.registries.CertDirs = []string{dir}
+	t.Setenv("DOCKER_CONFIG", registry.Dir)
+	image, err := m.Pull(t.Context(), api.PullRequest{Ref: registry.Host + "/team/app:1"}, nil)
 	wantUmoci(t, m, image, err)
 }

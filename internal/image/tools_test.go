@@ -1,19 +1,15 @@
 package image
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/crypto/bcrypt"
 
 	"banger"
 	"banger/internal/api"
@@ -89,55 +85,18 @@ func TestImportWhatOthersMake(t *testing.T) {
 	}
 }
 
-// startRealRegistry starts Debian's registry server, which wants a password; dir becomes docker's configuration with that. more goes
-// into the server's section http.
-func startRealRegistry(t *testing.T, dir, more string) (host string) {
-	t.Helper()
-	server := testenv.RequireTool(t, "docker-registry")
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = free.Addr().String()
-	free.Close()
-	auth := base64.StdEncoding.EncodeToString([]byte("user:secret"))
-	for name, content := range map[string]string{"htpasswd": "user:" + string(hash) + "\n", "config.json": `{"auths":{"` + host + `":{"auth":"` + auth + `"}}}`,
-		"registry.yml": fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp:\n  addr: '%s'%s\nauth: {htpasswd: {realm: test, path: %s/htpasswd}}\n", dir, host, more, dir)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), server, "serve", filepath.Join(dir, "registry.yml"))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	testenv.WaitFor(t, 20*time.Second, "the registry", func() bool {
-		conn, err := net.Dial("tcp", host)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
-	return host
-}
-
 func TestPullFromRealRegistry(t *testing.T) {
 	layout := umociLayout(t)
 	skopeo := testenv.RequireTool(t, "skopeo")
-	dir := t.TempDir()
-	host := startRealRegistry(t, dir, "")
-	testenv.Run(t, skopeo, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", "user:secret", "oci:"+layout+":app", "docker://"+host+"/team/app:1")
+	registry := testenv.StartRegistry(t, true, false)
+	host := registry.Host
+	testenv.Run(t, skopeo, "copy", "-q", "--dest-tls-verify=false", "--dest-creds", testenv.RegistryCredentials, "oci:"+layout+":app", "docker://"+host+"/team/app:1")
 	m := newManager(t, "")
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/team/app:1"}, nil); !errors.Is(err, banger.ErrRefused) {
 		t.Errorf("without a password: %v", err)
 	}
-	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("DOCKER_CONFIG", registry.Dir)
 	image, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/team/app:1"}, nil)
 	wantUmoci(t, m, image, err)
 }
