@@ -66,9 +66,10 @@ func realManager(t *testing.T) *Manager {
 	return m
 }
 
-// The real mmdebstrap makes an image that e2fsck and debugfs like.
+// The real mmdebstrap makes an image that e2fsck and debugfs like. In the tier "test" the first machine's image is looked at instead
+// (TestImageFromPackages).
 func TestRealImage(t *testing.T) {
-	testenv.RequireTier(t, "test", "smoke")
+	testenv.RequireTier(t, "smoke", "soak")
 	if testing.Short() || !asOrdinaryUser(t) {
 		return
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"banger"
 	"banger/internal/testenv"
 	"banger/internal/tree"
 )
@@ -76,6 +77,28 @@ func scratchImage(t *testing.T) v1.Image {
 		t.Fatal(err)
 	}
 	return img
+}
+
+// The image that the first run made from packages is whole: a sound file system, programs with their modes, the home's files in the seed.
+func TestImageFromPackages(t *testing.T) {
+	w := testenv.NewWorld(t)
+	var images []banger.Image
+	w.JSON(&images, "image", "list")
+	if len(images) != 1 || images[0].Boot != banger.BootAgent || images[0].Source != "packages debian:bookworm" {
+		t.Fatalf("images: %+v", images)
+	}
+	dir := filepath.Join(w.State, "images", images[0].Key)
+	base := filepath.Join(dir, "rootfs.ext4")
+	testenv.CheckExt4(t, base)
+	debugfs := testenv.RequireTool(t, "debugfs")
+	for path, want := range map[string]string{"/usr/bin/git": "Mode:  0755", "/usr/bin/passwd": "Mode:  04755"} {
+		if out := testenv.Run(t, debugfs, "-R", "stat "+path, base); !strings.Contains(out, want) {
+			t.Errorf("%s: want %q in\n%s", path, want, out)
+		}
+	}
+	if out := testenv.Run(t, "tar", "-tf", filepath.Join(dir, "seed.tar")); !strings.Contains(out, ".bashrc") {
+		t.Errorf("seed: %s", out)
+	}
 }
 
 // An image of one program, without a shell, an init or an account, boots as it is.
