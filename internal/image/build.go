@@ -92,7 +92,7 @@ func (m *Manager) build(ctx context.Context, def definition, kernel string, prog
 	staging := m.newStaging(def.Name)
 	defer func() {
 		if err != nil {
-			err = errors.Join(banger.SpaceError(err, m.Dir.Images()), m.removeStaging(context.WithoutCancel(ctx), staging))
+			err = errors.Join(m.spaceError(err), m.removeStaging(context.WithoutCancel(ctx), staging))
 		}
 	}()
 	scratch, err := m.makeStaging(staging)

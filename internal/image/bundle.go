@@ -79,7 +79,7 @@ func (m *Manager) pullEntry(ctx context.Context, entry banger.CatalogImage, prog
 			progress.Report(p)
 		})
 		if err != nil {
-			return image, &banger.Error{Op: op, Err: banger.SpaceError(err, m.Dir.Images())}
+			return image, &banger.Error{Op: op, Err: m.spaceError(err)}
 		}
 		end()
 		return image, nil

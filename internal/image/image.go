@@ -74,6 +74,15 @@ func New(cfg Config) *Manager {
 	return &Manager{Config: cfg, scratch: scratchDir, registries: oci.NewRegistries(cfg.Dir.Blobs()), left: map[string]bool{}}
 }
 
+// spaceError is [banger.SpaceError] with what can be done about it here.
+func (m *Manager) spaceError(err error) error {
+	full := banger.SpaceError(err, m.Dir.Images())
+	if e, ok := full.(*banger.Error); ok && full != err {
+		e.Hint += ": what is not needed goes with banger image prune and banger image cache prune"
+	}
+	return full
+}
+
 func (m *Manager) unknown(name string, names []string) error {
 	if images, err := m.List(); err == nil {
 		for _, image := range images {
@@ -82,6 +91,9 @@ func (m *Manager) unknown(name string, names []string) error {
 	}
 	slices.Sort(names)
 	hint := banger.DidYouMean(name, slices.Compact(names))
+	if hint == "" {
+		hint = "which images there are: banger image list"
+	}
 	if known, err := definitions(); err == nil && known[name].Name != "" {
 		hint = "the first vm run with it builds it"
 	} else if isReference(name) {

@@ -256,6 +256,9 @@ func TestUnknownName(t *testing.T) {
 	if _, err := m.Resolve(name); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "vm run") {
 		t.Errorf("Resolve of a definition = %v (hint %q)", err, banger.HintOf(err))
 	}
+	if _, err := m.Resolve("nosuch"); !errors.Is(err, banger.ErrNotFound) || !strings.Contains(banger.HintOf(err), "image list") {
+		t.Errorf("Resolve where there is no image = %v (hint %q)", err, banger.HintOf(err))
+	}
 	for _, key := range []string{"", "../x", strings.Repeat("a", 63), strings.Repeat("g", 64)} {
 		if _, err := m.Get(key); !errors.Is(err, banger.ErrInvalid) {
 			t.Errorf("Get(%q) = %v, want invalid", key, err)

@@ -61,7 +61,7 @@ func (p plan) validate() error {
 func (m *Manager) make(ctx context.Context, p plan, progress banger.ProgressFunc, open func(staging statedir.ImageDir) (*source, error)) (image banger.Image, err error) {
 	defer func() {
 		if err != nil {
-			err = &banger.Error{Op: p.op, Err: banger.SpaceError(err, m.Dir.Images())}
+			err = &banger.Error{Op: p.op, Err: m.spaceError(err)}
 		}
 	}()
 	if err := p.validate(); err != nil {

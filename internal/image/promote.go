@@ -26,7 +26,7 @@ func (m *Manager) Promote(ctx context.Context, ref string, progress banger.Progr
 	return m.jobs.Do(ctx, "promote image "+image.Name, "promote "+image.Key, progress, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
 		promoted, err := m.promote(ctx, image, progress)
 		if err != nil {
-			err = &banger.Error{Op: "promote image", Subject: image.Name, Err: banger.SpaceError(err, m.Dir.Images())}
+			err = &banger.Error{Op: "promote image", Subject: image.Name, Err: m.spaceError(err)}
 		}
 		return promoted, err
 	})

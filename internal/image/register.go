@@ -21,7 +21,7 @@ import (
 func (m *Manager) Register(ctx context.Context, req api.RegisterRequest, progress banger.ProgressFunc) (image banger.Image, err error) {
 	defer func() {
 		if err != nil {
-			err = &banger.Error{Op: "register image", Subject: req.Name, Err: banger.SpaceError(err, m.Dir.Images())}
+			err = &banger.Error{Op: "register image", Subject: req.Name, Err: m.spaceError(err)}
 		}
 	}()
 	if err := (plan{image: banger.Image{Name: req.Name, Boot: req.Boot}}).validate(); err != nil {

@@ -121,7 +121,7 @@ func openPackages(paths []string) (*opened, error) {
 		pkg, err := o.openPackage(path)
 		if err != nil {
 			o.close()
-			return nil, &banger.Error{Op: "package", Subject: path, Err: err}
+			return nil, &banger.Error{Op: "package", Subject: path, Err: err, Hint: cmp.Or(banger.HintOf(err), "want a kernel's package of Debian or Ubuntu: linux-image-….deb")}
 		}
 		packages, names = append(packages, pkg), append(names, pkg.Name+" "+pkg.Version)
 	}
