@@ -73,11 +73,11 @@ func (u unpacking) check() error {
 	return nil
 }
 
-// merged gives the entries of all layers, the lowest first. While one is read the next are unpacked, as many as there are processors left:
-// more would hold up the lowest.
+// merged gives the entries of all layers, the lowest first. While one is read the next are unpacked, as many as there are processors: one
+// less leaves some idle when the last layer's turn comes.
 func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		ahead := runtime.GOMAXPROCS(0) - 1
+		ahead := runtime.GOMAXPROCS(0)
 		started := make([]unpacking, 0, len(layers))
 		defer func() {
 			for _, r := range started {
