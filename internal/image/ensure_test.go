@@ -1,6 +1,8 @@
 package image
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"net/http"
 	"os"
@@ -173,4 +175,36 @@ func TestLimits(t *testing.T) {
 		}
 		wantNothing(t, m)
 	}
+}
+
+// A few bytes that unpack to far more are refused although no entry says so: zeros behind the last one.
+func TestBomb(t *testing.T) {
+	bomb := append(tarOf(t, rootEntries()...), make([]byte, 64<<20)...)
+	img := imageOf(t, "amd64", bomb)
+	host := serveRegistry(t, nil)
+	push(t, host+"/app:1", img)
+	packed := filepath.Join(t.TempDir(), "bomb.tar.gz")
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(bomb); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(packed, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := newManager(t, "exit 1")
+	m.Limits.Entries, m.Limits.Bytes = 1000, 1<<20
+	want := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), "unpacks to more than") || !strings.Contains(banger.HintOf(err), "images.max_bytes") {
+			t.Errorf("%s: %v, %q", what, err, banger.HintOf(err))
+		}
+		wantNothing(t, m)
+	}
+	for _, path := range []string{packed, layoutOf(t, img)} {
+		_, err := m.Import(t.Context(), api.ImportRequest{Name: "app", Path: path}, nil)
+		want(path, err)
+	}
+	_, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil)
+	want("pull", err)
 }

@@ -108,7 +108,8 @@ func (s *source) openFile(ctx context.Context, r *counter, path string, o openin
 		return s.openArchive(ctx, stream, path, o)
 	}
 	s.from = "tar " + path
-	s.tree = drained(tree.FromTar(stream, o.limits), stream)
+	bounded := oci.Bounded(stream, o.limits)
+	s.tree = drained(tree.FromTar(bounded, o.limits), bounded)
 	return nil
 }
 

@@ -28,10 +28,10 @@ type unpacking struct {
 }
 
 // start begins to unpack. The caller closes what it gives.
-func (l layer) start(ctx context.Context, spool string) unpacking {
+func (l layer) start(ctx context.Context, opts Options) unpacking {
 	ctx, cancel := context.WithCancel(ctx)
 	sum := sha256.New()
-	return unpacking{l, readAhead(spool, cancel, func() (io.Reader, func(), error) {
+	return unpacking{l, readAhead(opts.Spool, cancel, func() (io.Reader, func(), error) {
 		stored, err := l.open(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -41,7 +41,7 @@ func (l layer) start(ctx context.Context, spool string) unpacking {
 			stored.Close()
 			return nil, nil, err
 		}
-		return io.TeeReader(content, sum), func() { closer(); stored.Close() }, nil
+		return io.TeeReader(Bounded(content, opts.Limits), sum), func() { closer(); stored.Close() }, nil
 	}), sum}
 }
 
@@ -86,7 +86,7 @@ func merged(ctx context.Context, layers []layer, opts Options) tree.Source {
 		}()
 		for i := range layers {
 			for len(started) < min(i+1+ahead, len(layers)) {
-				started = append(started, layers[len(started)].start(ctx, opts.Spool))
+				started = append(started, layers[len(started)].start(ctx, opts))
 			}
 			for e, err := range started[i].entries(opts.Limits) {
 				if !yield(e, err) || err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"banger"
+	"banger/internal/tree"
 )
 
 // maxZstdWindow bounds what a decoder remembers of its output.
@@ -48,6 +49,31 @@ func Unpack(r io.Reader) (*bufio.Reader, func() error, error) {
 		return nil, nil, decoded.kind(err)
 	}
 	return bufio.NewReaderSize(decoded, bufferSize), closer, nil
+}
+
+// entryOverhead is more than what a tar has for an entry beside its content, but for extended headers.
+const entryOverhead = 8 << 10
+
+// Bounded ends a tar that has more bytes than limits let it have, also behind its last entry: few bytes can unpack to any number.
+func Bounded(r io.Reader, limits tree.Limits) io.Reader {
+	most := limits.Bytes + int64(min(limits.Entries, 1<<30))*entryOverhead
+	if limits.Bytes <= 0 || limits.Entries <= 0 || most < 0 {
+		return r // no limit
+	}
+	return &boundedReader{r: r, most: most, left: most}
+}
+
+type boundedReader struct {
+	r          io.Reader
+	most, left int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("it unpacks to more than %s", banger.FormatSize(b.most)), Hint: "if that is meant: images.max_bytes in the configuration"}
+	}
+	return n, err
 }
 
 // errorKeeper remembers why a stream ended.
