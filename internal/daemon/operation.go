@@ -100,7 +100,7 @@ func (o *operation) wake() {
 func (o *operation) end(last api.Event, err error) api.Operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.info.EndedAt = time.Now().UTC()
+	o.info.EndedAt, o.do, o.subject = time.Now().UTC(), nil, "" // the request is not kept
 	switch {
 	case err == nil:
 		o.info.State, o.info.Result = api.OperationDone, &last

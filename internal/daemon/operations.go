@@ -23,6 +23,8 @@ const (
 	maxNamed = 4
 	// maxEnded is how many operations that ended are remembered.
 	maxEnded = 100
+	// maxSubject bounds the object's name in bytes: a reference may be anything.
+	maxSubject = 256
 )
 
 // Why an operation is cancelled, beside errEnding.
@@ -65,7 +67,7 @@ func (s *operations) start(info api.Operation, w work) (*operation, error) {
 	case len(running) >= maxRunning:
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: info.Kind, Subject: w.subject, Err: fmt.Errorf("%d operations run already", len(running)), Hint: "banger ops list"}
 	}
-	info.Subject, info.State, info.StartedAt = w.subject, api.OperationRunning, time.Now().UTC()
+	info.Subject, info.State, info.StartedAt = strings.ToValidUTF8(w.subject[:min(len(w.subject), maxSubject)], ""), api.OperationRunning, time.Now().UTC()
 	ctx, cancel := context.WithCancelCause(banger.WithOperation(context.Background(), info.ID))
 	o := &operation{work: w, log: s.log, cancel: cancel, info: info, changed: make(chan struct{})}
 	s.all = append(s.all, o)

@@ -289,6 +289,20 @@ func TestSilentWork(t *testing.T) {
 	}
 }
 
+// What a request names may be long; what is kept of it is not.
+func TestLongSubject(t *testing.T) {
+	s := serve(t, os.Getuid())
+	for _, ref := range []string{strings.Repeat("x", 100_000), strings.Repeat("é", 50_001)} {
+		if _, err := s.PullImage(t.Context(), api.PullRequest{Ref: ref, Name: "app"}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := s.Operations(t.Context())
+	if err != nil || len(list) != 2 || len(list[0].Subject) != 256 || list[1].Subject != strings.Repeat("é", 128) {
+		t.Errorf("Operations = %.600v, %v", list, err)
+	}
+}
+
 // A client that does not read keeps nobody waiting.
 func TestStuckClient(t *testing.T) {
 	s := serve(t, os.Getuid())
