@@ -13,7 +13,6 @@ import (
 
 func (a *app) vmRestart() *cobra.Command {
 	var timeout stopTimeout
-	var overcommit bool
 	cmd := &cobra.Command{
 		Use: "restart [flags] VM...", Short: "stop VMs and start them again", Args: someVMs,
 		Long:              "The same disk, a new boot. One that does not run is started.",
@@ -25,7 +24,7 @@ func (a *app) vmRestart() *cobra.Command {
 			}
 			start := a.now()
 			_, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
-				return c.RestartVM(ctx, ref, api.RestartRequest{Timeout: time.Duration(timeout), Overcommit: overcommit}, show)
+				return c.RestartVM(ctx, ref, time.Duration(timeout), show)
 			})
 			if err == nil {
 				a.notice("ready in %s", seconds(a.now().Sub(start)))
@@ -34,6 +33,5 @@ func (a *app) vmRestart() *cobra.Command {
 		},
 	}
 	timeout.add(cmd)
-	addOvercommit(cmd, &overcommit)
 	return cmd
 }
