@@ -6,6 +6,7 @@ type ExecRequest struct {
 	Argv    []string          `json:"argv,omitempty"` // empty: a login shell of User
 	Env     map[string]string `json:"env,omitempty"`
 	Dir     string            `json:"dir,omitempty"`      // empty: the user's home
+	HomeDir string            `json:"home_dir,omitempty"` // in place of the home when Dir is empty, if it is there
 	MakeDir bool              `json:"make_dir,omitempty"` // root makes Dir when it is missing, as what runs containers does
 	User    string            `json:"user,omitempty"`     // name or uid[:gid]; empty: root
 	PTY     *PTY              `json:"pty,omitempty"`      // nil: three pipes

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"time"
 
 	"banger"
 	"banger/internal/api"
@@ -14,8 +13,8 @@ func (c *Client) ResolveVMs(ctx context.Context, refs []string) ([]api.ResolvedV
 }
 
 // RestartVM stops a VM as StopVM does and starts it again. One that does not run is started.
-func (c *Client) RestartVM(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (api.VMDetail, error) {
-	return c.stream(ctx, api.RouteVMRestart, ref, nil, api.RestartRequest{Timeout: timeout}, progress)
+func (c *Client) RestartVM(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMRestart, ref, nil, req, progress)
 }
 
 // KillVM ends a VM's run at once with signal KILL; another signal is sent to its VMM.

@@ -66,7 +66,7 @@ func (s step) do(c *client.Client) error {
 			case "create":
 				_, err = c.CreateVM(ctx, api.CreateRequest{Name: name}, nil)
 			case "start":
-				_, err = c.StartVM(ctx, name, nil)
+				_, err = c.StartVM(ctx, name, api.StartRequest{}, nil)
 			case "stop":
 				_, err = c.StopVM(ctx, name, 0, nil)
 			case "delete":

@@ -82,8 +82,9 @@ func newRealVM(t *testing.T) *realVM {
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(home.MachineLog())
-			console, _ := machine.ReadRing(home.ConsoleRing())
-			t.Logf("log:\n%s\nconsole:\n%s", log, console)
+			var console bytes.Buffer
+			_, _ = machine.Client{Socket: home.MachineSocket()}.Console(context.Background(), machine.ConsoleRequest{}, &console)
+			t.Logf("log:\n%s\nconsole:\n%s", log, console.String())
 		}
 		if err := v.machines.Finish(context.Background(), testVM, 0); err != nil {
 			t.Error(err)
@@ -207,7 +208,7 @@ func (v *realVM) checkTakeOver(t *testing.T, before machine.Status, h machine.Ha
 		t.Errorf("after the take-over: %+v, %+v, %v, before: %+v, boot %s", now, status, err, h, before.BootID)
 	}
 	var console bytes.Buffer
-	if err := v.client.Console(t.Context(), false, &console); err != nil || !strings.Contains(console.String(), "printed after the take-over") || strings.Count(console.String(), " boot ") != 1 {
+	if _, err := v.client.Console(t.Context(), machine.ConsoleRequest{}, &console); err != nil || !strings.Contains(console.String(), "printed after the take-over") || strings.Count(console.String(), " boot ") != 1 {
 		t.Errorf("console after the take-over: %v\n%s", err, console.String())
 	}
 }

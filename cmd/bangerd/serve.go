@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,7 +71,7 @@ func (m *Main) serve(ctx context.Context) error {
 		return err
 	}
 	m.onClose(func() { db.Close() })
-	w, err := m.wire(log, db, cfg)
+	w, err := m.wire(log, db, cfg.Config)
 	if err != nil {
 		return err
 	}
@@ -95,8 +96,9 @@ func (m *Main) serve(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
-		Catalog: daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
-		Status:  m.status(w, time.Now())})
+		Catalog:  daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
+		Status:   m.status(w, time.Now()),
+		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(ctx, cfg, w.vms) }})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
 	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
@@ -175,6 +177,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	if err := unix.Sysinfo(&host); err != nil {
 		return wiring{}, fmt.Errorf("ask for the host's memory: %w", err)
 	}
+	memory := int64(uint64(host.Totalram) * uint64(host.Unit))
 	var keys []ed25519.PublicKey
 	for _, key := range cfg.Catalog.Keys {
 		keys = append(keys, ed25519.PublicKey(key))
@@ -199,7 +202,8 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Probe:    newProber(m.dir, log, self).probe,
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
-			MemoryMiB: int(uint64(host.Totalram) * uint64(host.Unit) >> 20), BootDeadline: deadline, StopTimeout: stopTimeout},
+			MemoryMiB: int(memory >> 20), MaxMemoryMiB: int(cfg.VM.MaxMemory.Of(memory) >> 20),
+			New: lifecycle.Sizes{VCPU: cfg.VMDefaults.VCPU, MemoryMiB: int(cfg.VMDefaults.Memory >> 20), DiskBytes: int64(cfg.VMDefaults.DiskSize)}, StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle), BootDeadline: deadline, StopTimeout: stopTimeout},
 	})
 	return w, nil
 }
@@ -221,6 +225,25 @@ func bootDeadline() (time.Duration, error) {
 		return 0, banger.Invalidf("BANGER_BOOT_DEADLINE %q: want a duration of at least 1s", text)
 	}
 	return deadline, nil
+}
+
+// settings are those of the configuration, with what a new VM gets where that is left to this computer.
+func settings(ctx context.Context, cfg config.Loaded, vms *lifecycle.Manager) ([]config.Setting, error) {
+	sizes, err := vms.NewSizes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := cfg.Settings()
+	for i := range list {
+		s := &list[i]
+		switch {
+		case s.Key == "vm_defaults.vcpu" && cfg.VMDefaults.VCPU == 0:
+			s.Value, s.From = strconv.Itoa(sizes.VCPU), config.FromHost
+		case s.Key == "vm_defaults.memory" && cfg.VMDefaults.Memory == 0:
+			s.Value, s.From = banger.FormatSize(int64(sizes.MemoryMiB)<<20), config.FromHost
+		}
+	}
+	return list, nil
 }
 
 func (m *Main) status(w wiring, started time.Time) func(context.Context) (api.Status, error) {

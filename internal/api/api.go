@@ -26,10 +26,11 @@ const Ready = "ready"
 const (
 	RouteStatus       = "GET /v1/status"           // → Status
 	RouteShutdown     = "POST /v1/shutdown"        // ?force=1 while operations run → {}: the daemon ends, VMs go on
+	RouteSettings     = "GET /v1/config"           // → []config.Setting
 	RouteVMCreate     = "POST /v1/vms"             // CreateRequest → events, VM
 	RouteVMList       = "GET /v1/vms"              // → []banger.VM, oldest first
 	RouteVMShow       = "GET /v1/vms/{ref}"        // → VMDetail
-	RouteVMStart      = "POST /v1/vms/{ref}/start" // → events, VM
+	RouteVMStart      = "POST /v1/vms/{ref}/start" // StartRequest → events, VM
 	RouteVMStop       = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
 	RouteVMDelete     = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
 	RouteImageList    = "GET /v1/images"           // → []banger.Image
@@ -52,19 +53,22 @@ const ForceParam = "force"
 
 // CreateRequest asks for a VM. A nil or empty field takes the daemon's default; an explicit bad value is refused.
 type CreateRequest struct {
-	Name      string            `json:"name,omitempty"`
-	Image     string            `json:"image,omitempty"`
-	Kernel    string            `json:"kernel,omitempty"` // empty: the image's, or the daemon's default
-	VCPU      *int              `json:"vcpu,omitempty"`
-	MemoryMiB *int              `json:"memory_mib,omitempty"`
-	DiskBytes *int64            `json:"disk_bytes,omitempty"`
-	Env       map[string]string `json:"env,omitempty"`
-	User      string            `json:"user,omitempty"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	GitName   string            `json:"git_name,omitempty"` // the host user's identity, for the guest's ~/.gitconfig
-	GitEmail  string            `json:"git_email,omitempty"`
-	Start     bool              `json:"start,omitempty"`
-	Remove    bool              `json:"remove,omitempty"` // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
+	Name       string            `json:"name,omitempty"`
+	Image      string            `json:"image,omitempty"`
+	Kernel     string            `json:"kernel,omitempty"` // empty: the image's, or the daemon's default
+	VCPU       *int              `json:"vcpu,omitempty"`
+	MemoryMiB  *int              `json:"memory_mib,omitempty"`
+	DiskBytes  *int64            `json:"disk_bytes,omitempty"`
+	Env        map[string]string `json:"env,omitempty"`
+	User       string            `json:"user,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	TTL        time.Duration     `json:"ttl_ns,omitempty"` // deleted when it is over; 0: never
+	StopIdle   *time.Duration    `json:"stop_idle_ns,omitempty"`
+	GitName    string            `json:"git_name,omitempty"` // the host user's identity, for the guest's ~/.gitconfig
+	GitEmail   string            `json:"git_email,omitempty"`
+	Start      bool              `json:"start,omitempty"`
+	Remove     bool              `json:"remove,omitempty"`     // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
+	Overcommit bool              `json:"overcommit,omitempty"` // start although there is not the memory
 }
 
 // ImportRequest asks for an image made from what lies on the host.

@@ -34,9 +34,15 @@ type ResolvedVM struct {
 	Error *banger.ErrorBody `json:"error,omitempty"`
 }
 
-// RestartRequest bounds the guest's own power-off as [StopRequest] does.
+// StartRequest lets a VM start although there is not the memory.
+type StartRequest struct {
+	Overcommit bool `json:"overcommit,omitempty"`
+}
+
+// RestartRequest bounds the guest's own power-off as [StopRequest] does, and starts as [StartRequest] says.
 type RestartRequest struct {
-	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
+	Timeout    time.Duration `json:"timeout_ns,omitempty"` // 0: the daemon's default
+	Overcommit bool          `json:"overcommit,omitempty"`
 }
 
 // KillRequest names the signal for the VMM; KILL ends the run.

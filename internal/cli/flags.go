@@ -21,6 +21,7 @@ type specFlags struct {
 	memory memoryMiB
 	disk   diskBytes
 	labels []string
+	age    ageFlags
 	cmd    *cobra.Command
 }
 
@@ -30,6 +31,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
 	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
 	f.addSizes(cmd, " (default: by this computer)", " (default: 8G)")
+	f.age.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeAnyKernel)
@@ -68,6 +70,9 @@ func (f *specFlags) request() (api.CreateRequest, error) {
 	if changed("disk-size") {
 		bytes := int64(f.disk)
 		req.DiskBytes, spec.DiskBytes = &bytes, bytes
+	}
+	if err := f.age.request(f.cmd, &req); err != nil {
+		return req, err
 	}
 	labels, err := parseLabels(f.labels)
 	if err != nil {

@@ -72,10 +72,23 @@ func (a *app) runBatch(ctx context.Context, c *client.Client, b *batch, op opera
 			continue
 		}
 		group.Go(func() {
-			b.details[i], b.errs[i] = op(ctx, c, string(target.ID), named(show, target.Name, len(b.targets) > 1))
+			var err error
+			b.details[i], err = op(ctx, c, string(target.ID), named(show, target.Name, len(b.targets) > 1))
+			b.errs[i] = goesOn(err)
 		})
 	}
 	group.Wait()
+}
+
+// goesOn tells a client that was interrupted how to hear of the operation that it leaves.
+func goesOn(err error) error {
+	e, ok := errors.AsType[*banger.Error](err)
+	if !ok || e.OpID == "" || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	told := *e
+	told.Hint = "the daemon goes on with it: banger ops wait " + e.OpID
+	return &told
 }
 
 // finishBatch shows what was done, a line for each VM, and gives all that went wrong.

@@ -18,11 +18,12 @@ func (a *app) rootCommand() *cobra.Command {
 banger boots small Linux machines on this computer: each has its own kernel, file system, disk and name, and
 nothing that runs inside can touch the host. It needs no account and no root.`, `
   banger vm run                      a shell in a new machine
+  banger vm run ./repo               the same with a repository in it
   banger vm run --rm -- uname -a     one command, then the machine is gone
   banger ps                          what there is
   banger vm shell NAME               back into a machine
   banger vm delete --force NAME      away with it`,
-		a.vmGroup(), a.psCommand(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.opsGroup(), a.daemonGroup(), a.versionCommand())
+		a.vmGroup(), a.psCommand(), a.workspaceGroup(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.opsGroup(), a.configGroup(), a.daemonGroup(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = a.build.String()
 	root.SetVersionTemplate("{{.Version}}\n")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/api"
 )
 
 func (a *app) vmExec() *cobra.Command {
@@ -54,7 +55,7 @@ func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFl
 	if err := a.awaitInit(cmd.Context(), detail, flags.wait); err != nil {
 		return err
 	}
-	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, User: flags.user})
+	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, HomeDir: workDir(detail), User: flags.user})
 	if argv == nil {
 		a.remind(detail)
 	}
@@ -67,4 +68,12 @@ func notRunning(name string, state banger.VMState) error {
 		hint = "it changes right now; look again: banger vm show " + name
 	}
 	return &banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", state), Hint: hint}
+}
+
+// workDir is where commands run in a VM that repositories were put into: in the first of them.
+func workDir(vm api.VMDetail) string {
+	if len(vm.Workspaces) == 0 {
+		return ""
+	}
+	return vm.Workspaces[0].GuestPath
 }

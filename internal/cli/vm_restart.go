@@ -13,6 +13,7 @@ import (
 
 func (a *app) vmRestart() *cobra.Command {
 	var timeout stopTimeout
+	var overcommit bool
 	cmd := &cobra.Command{
 		Use: "restart [flags] VM...", Short: "stop VMs and start them again", Args: someVMs,
 		Long:              "The same disk, a new boot. One that does not run is started.",
@@ -24,7 +25,7 @@ func (a *app) vmRestart() *cobra.Command {
 			}
 			start := a.now()
 			_, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
-				return c.RestartVM(ctx, ref, time.Duration(timeout), show)
+				return c.RestartVM(ctx, ref, api.RestartRequest{Timeout: time.Duration(timeout), Overcommit: overcommit}, show)
 			})
 			if err == nil {
 				a.notice("ready in %s", seconds(a.now().Sub(start)))
@@ -33,5 +34,6 @@ func (a *app) vmRestart() *cobra.Command {
 		},
 	}
 	timeout.add(cmd)
+	addOvercommit(cmd, &overcommit)
 	return cmd
 }

@@ -21,35 +21,44 @@ import (
 const removeTimeout = time.Minute
 
 type runFlags struct {
-	spec    specFlags
-	exec    execFlags
-	remove  bool
-	ociCmd  bool
-	timings bool
-	detach  bool
+	spec       specFlags
+	exec       execFlags
+	plan       planFlags
+	remove     bool
+	ociCmd     bool
+	overcommit bool
+	timings    bool
+	detach     bool
 }
 
 func (a *app) vmRun() *cobra.Command {
 	var flags runFlags
 	cmd := &cobra.Command{
-		Use: "run [flags] [-- command [args...]]", Short: "make a VM, start it, and run a shell or a command in it",
+		Use: "run [flags] [PATH...] [-- command [args...]]", Short: "make a VM, start it, and run a shell or a command in it",
 		Long: `Without a command you get a login shell. The VM goes on when you leave, unless --rm was given: then it is deleted with its disk,
 whatever ends this client. The first run also builds the image and fetches the kernel; that takes a minute or two.
+
+With a PATH the repository that it lies in goes in too, as a clone with the edits of the work tree, and the shell or command
+runs there. The work comes back with "banger workspace pull".
 
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
 status becomes ours; 125 means that banger itself failed.
 
 With --detach the VM is made and started without this client, and goes on; nothing is run in it.`,
 		Example: `  banger vm run                                    a shell in a new VM
+  banger vm run ./repo                             the same with a repository
+  banger vm run ./repo --branch fix -- make test   on a new branch there
   banger vm run --rm -- uname -a                   one command, then the VM is gone
   banger vm run --name devbox --memory 4G          a VM to come back to: banger vm shell devbox
   echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe
   banger vm run --rm --image web --oci-cmd         what the image itself runs
   banger vm run -d --name devbox                   make and start it in the background: banger ops wait`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			return noPositional(cmd, beforeDash(cmd, args))
+			return repositories(cmd, beforeDash(cmd, args))
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			argv, err := command(cmd, args)
 			if err == nil && flags.detach {
@@ -58,14 +67,16 @@ With --detach the VM is made and started without this client, and goes on; nothi
 			if err != nil {
 				return err
 			}
-			return a.run(cmd.Context(), argv, flags)
+			return a.run(cmd.Context(), beforeDash(cmd, args), argv, flags)
 		},
 	}
 	flags.spec.add(a, cmd)
 	cmd.Flags().BoolVar(&flags.remove, "rm", false, "delete the VM when this client ends")
 	cmd.Flags().BoolVar(&flags.ociCmd, "oci-cmd", false, "run the image's own command, with what follows -- as its arguments")
+	flags.plan.add(cmd)
 	flags.exec.add(cmd)
 	addDetach(cmd, &flags.detach)
+	addOvercommit(cmd, &flags.overcommit)
 	addTimings(cmd, &flags.timings)
 	return cmd
 }
@@ -81,6 +92,10 @@ func noPositional(cmd *cobra.Command, args []string) error {
 	arg := args[0]
 	_, err := os.Lstat(arg)
 	image, hint := "for an image: "+cmd.CommandPath()+" --image "+arg, ""
+	what := fmt.Sprintf("there is no argument before --, got %q", arg)
+	if cmd.Name() == "run" {
+		what = fmt.Sprintf("there is no file or directory %q", arg)
+	}
 	switch named := err != nil && imageLike.MatchString(arg); {
 	case named && strings.ContainsAny(arg, ":/@"):
 		hint = image
@@ -92,11 +107,33 @@ func noPositional(cmd *cobra.Command, args []string) error {
 			hint += "; " + image
 		}
 	}
-	return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s: there is no argument before --, got %q", strings.TrimPrefix(cmd.CommandPath(), "banger "), arg), Hint: hint}
+	return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s: %s", strings.TrimPrefix(cmd.CommandPath(), "banger "), what), Hint: hint}
 }
 
-func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
+// repositories checks that arguments are paths, and tells what else may have been meant.
+func repositories(cmd *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if _, err := os.Lstat(arg); err != nil {
+			return noPositional(cmd, []string{arg})
+		}
+	}
+	return nil
+}
+
+func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) error {
 	start := a.now()
+	if len(paths) == 0 {
+		if err := flags.plan.unused(); err != nil {
+			return err
+		}
+	}
+	plans, err := flags.plan.plan(ctx, paths, flags.exec.user)
+	if err != nil {
+		return err
+	}
+	if flags.plan.dryRun {
+		return a.showPlans(plans)
+	}
 	req, err := flags.spec.request()
 	if err != nil {
 		return err
@@ -104,7 +141,7 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 	if req.Env, err = flags.exec.environment(os.LookupEnv); err != nil {
 		return err
 	}
-	req.User, req.Start, req.Remove = flags.exec.user, true, flags.remove
+	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
 	if flags.ociCmd {
 		if argv, dir, err = a.ownCommand(ctx, req.Image, argv, dir); err != nil {
@@ -112,7 +149,7 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 		}
 	}
 	gitIdentity(ctx, &req)
-	if flags.detach {
+	if flags.detach && len(plans) == 0 {
 		return a.runDetached(ctx, req)
 	}
 	steps := &stages{}
@@ -127,14 +164,33 @@ func (a *app) run(ctx context.Context, argv []string, flags runFlags) error {
 			return streamError{err}
 		}
 	}
+	if err := a.prepare(ctx, detail, plans); err != nil {
+		return streamError{a.notPrepared(detail, flags.remove, err)}
+	}
+	if flags.detach {
+		_, err := fmt.Fprintln(a.Out, escape(detail.Spec.Name))
+		return err
+	}
 	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
 		return err
 	}
-	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User})
+	home := ""
+	if len(plans) > 0 {
+		home = plans[0].dest
+	}
+	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, HomeDir: home, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User})
 	if flags.remove {
 		return firstError(err, a.removeVM(ctx, detail))
 	}
 	a.remind(detail)
+	return err
+}
+
+// notPrepared tells that the VM is there all the same.
+func (a *app) notPrepared(vm api.VMDetail, remove bool, err error) error {
+	if !remove {
+		a.notice("vm %s runs, without the repository (away with it: banger vm delete --force %s)", vm.Spec.Name, vm.Spec.Name)
+	}
 	return err
 }
 

@@ -66,6 +66,7 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 	if d.Remove {
 		rows = append(rows, []string{"removed", "when its client ends"})
 	}
+	rows = append(rows, ageRows(d.VM, now)...)
 	for _, key := range slices.Sorted(maps.Keys(spec.Labels)) {
 		rows = append(rows, []string{"label", key + "=" + spec.Labels[key]})
 	}

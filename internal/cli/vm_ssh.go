@@ -193,7 +193,7 @@ func (a *app) reach(ctx context.Context, ref string, start bool) (api.VMDetail, 
 	}
 	show, end := a.progress()
 	defer end()
-	return c.StartVM(ctx, string(vm.ID), show)
+	return c.StartVM(ctx, string(vm.ID), api.StartRequest{}, show)
 }
 
 func sshTarget(cmd *cobra.Command, args []string) error {

@@ -11,16 +11,18 @@ import (
 )
 
 func (a *app) vmStart() *cobra.Command {
-	var timings bool
+	var timings, overcommit bool
 	cmd := &cobra.Command{
-		Use: "start VM...", Short: "start stopped VMs", Args: someVMs,
+		Use: "start [flags] VM...", Short: "start stopped VMs", Args: someVMs,
+		Long: `All VMs that run may have 80 % of this computer's memory together, or what vm.max_memory says in the configuration; beyond that a start is
+refused, with the VMs to stop.`,
 		Example:           "  banger vm start devbox\n  banger vm shell devbox",
 		ValidArgsFunction: a.completeVMs(0, banger.StateStopped, banger.StateError),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start := a.now()
 			steps := &stages{}
 			done, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
-				return c.StartVM(ctx, ref, steps.record(show))
+				return c.StartVM(ctx, ref, api.StartRequest{Overcommit: overcommit}, steps.record(show))
 			})
 			if err != nil {
 				return err
@@ -33,5 +35,11 @@ func (a *app) vmStart() *cobra.Command {
 		},
 	}
 	addTimings(cmd, &timings)
+	addOvercommit(cmd, &overcommit)
 	return cmd
+}
+
+// addOvercommit adds the flag that starts a VM although there is not the memory.
+func addOvercommit(cmd *cobra.Command, overcommit *bool) {
+	cmd.Flags().BoolVar(overcommit, "overcommit", false, "start even when running VMs have more memory than they may")
 }

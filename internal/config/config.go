@@ -25,10 +25,12 @@ const maxFile = 1 << 20
 
 // Config is all that a user can set.
 type Config struct {
-	Images  Images  `toml:"images"`
-	Catalog Catalog `toml:"catalog"`
-	Debian  Debian  `toml:"debian"`
-	SSH     SSH     `toml:"ssh"`
+	Images     Images     `toml:"images"`
+	Catalog    Catalog    `toml:"catalog"`
+	Debian     Debian     `toml:"debian"`
+	SSH        SSH        `toml:"ssh"`
+	VM         VM         `toml:"vm"`
+	VMDefaults VMDefaults `toml:"vm_defaults"`
 }
 
 // Images says what machines are made from and how much an image may hold.
@@ -58,9 +60,23 @@ type SSH struct {
 	Start bool `toml:"start"` // start a stopped VM instead of refusing
 }
 
+// VM says what all VMs together may take.
+type VM struct {
+	MaxMemory Share `toml:"max_memory"` // of those that run; 0: no limit
+}
+
+// VMDefaults is what holds for a new VM that is not asked for anything else.
+type VMDefaults struct {
+	VCPU         int  `toml:"vcpu"`   // 0: by the host
+	Memory       Size `toml:"memory"` // 0: by the host
+	DiskSize     Size `toml:"disk_size"`
+	AutoStopIdle Span `toml:"auto_stop_idle"` // stop it when nobody has used it for so long; 0: never
+}
+
 // Default gives what holds without a file.
 func Default() Config {
-	return Config{Images: Images{Default: "debian-bookworm", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000}}
+	return Config{Images: Images{Default: "debian-bookworm", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000},
+		VM: VM{MaxMemory: Share{Percent: 80}}, VMDefaults: VMDefaults{DiskSize: 8 << 30}}
 }
 
 // Locate gives the path of the file: $BANGER_CONFIG, else banger/config.toml in $XDG_CONFIG_HOME or ~/.config. A file that the
@@ -83,12 +99,18 @@ func Locate() (path string, must bool, err error) {
 	return filepath.Join(dir, "banger", "config.toml"), false, nil
 }
 
-// Load reads the file that Locate names, then the environment: BANGER_MIRROR stands above debian.mirror.
-// Errors: ErrInvalid with file and line; ErrNotFound; ErrRefused for a file that others can write.
-func Load() (Config, error) {
+// Loaded is a configuration, and where its values come from.
+type Loaded struct {
+	Config
+	from map[string]string // by key; what is missing is built in
+}
+
+// Load reads the file that Locate names, then the environment: BANGER_DEBIAN_MIRROR stands above debian.mirror, and so on for each key.
+// Errors: ErrInvalid with file and line, or the variable; ErrNotFound; ErrRefused for a file that others can write.
+func Load() (Loaded, error) {
 	path, must, err := Locate()
 	if err != nil {
-		return Config{}, err
+		return Loaded{}, err
 	}
 	text, err := readFile(path)
 	switch {
@@ -98,13 +120,17 @@ func Load() (Config, error) {
 		err = &banger.Error{Kind: banger.ErrNotFound, Op: "configuration", Subject: path, Err: fs.ErrNotExist, Hint: "BANGER_CONFIG names it: make the file, or unset BANGER_CONFIG"}
 	}
 	if err != nil {
-		return Config{}, err
+		return Loaded{}, err
 	}
-	cfg, err := Parse(path, text)
-	if mirror := os.Getenv("BANGER_MIRROR"); err == nil && mirror != "" {
-		cfg.Debian.Mirror = mirror
+	l := Loaded{from: map[string]string{}}
+	if l.Config, err = Parse(path, text); err != nil {
+		return Loaded{}, err
 	}
-	return cfg, err
+	l.note(path, text)
+	if err := l.override(os.LookupEnv); err != nil {
+		return Loaded{}, err
+	}
+	return l, nil
 }
 
 // readFile reads a file that only its owner can change, who is the caller or root.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,6 +24,8 @@ func TestParse(t *testing.T) {
 	want.Images.Default, want.Images.Order, want.Images.MaxBytes, want.Images.MaxEntries = "mine", []Source{FromPackages, FromCatalog}, 3<<30, 7
 	want.Catalog = Catalog{URL: "https://c.example/banger/", Keys: []PublicKey{make([]byte, 32)}}
 	want.Debian = Debian{Mirror: "http://m.example/debian", Proxy: "http://u:p@proxy:3128", Keyring: "/keys.gpg"}
+	want.VM.MaxMemory = Share{Bytes: 12 << 30}
+	want.VMDefaults = VMDefaults{VCPU: 3, Memory: 2 << 30, DiskSize: 20 << 30, AutoStopIdle: Span(36 * time.Hour)}
 	got, err := Parse("f", []byte(`
 [images]
 default = "mine"
@@ -36,6 +39,13 @@ keys = ["`+key+`"]
 mirror = "http://m.example/debian"
 proxy = "http://u:p@proxy:3128"
 keyring = "/keys.gpg"
+[vm]
+max_memory = "12G"
+[vm_defaults]
+vcpu = 3
+memory = "2G"
+disk_size = "20GiB"
+auto_stop_idle = "1d12h"
 `))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Parse: %v\n%s", err, diff)
@@ -71,6 +81,16 @@ func TestParseRefuses(t *testing.T) {
 		{"catalog by a relative path", "[catalog]\nurl = \"catalog\"\nkeys = [\"" + key + "\"]", "absolute path", ""},
 		{"mirror", "[debian]\nmirror = \"deb.example\"", "debian.mirror", ""},
 		{"proxy", "[debian]\nproxy = \"u:secret@proxy:1\"", "debian.proxy", ""},
+		{"share", "[vm]\nmax_memory = \"0%\"", "1% to 1000%", ""},
+		{"share that is none", "[vm]\nmax_memory = \"most\"", "f:2: ", ""},
+		{"processors", "[vm_defaults]\nvcpu = 999", "vm_defaults: vcpu 999", ""},
+		{"no processors", "[vm_defaults]\nvcpu = -1", "vm_defaults: vcpu -1", ""},
+		{"little memory", "[vm_defaults]\nmemory = \"10M\"", "vm_defaults: memory 10 MiB", ""},
+		{"less memory", "[vm_defaults]\nmemory = \"10K\"", "vm_defaults: memory 0 MiB", ""},
+		{"small disk", "[vm_defaults]\ndisk_size = \"0\"", "vm_defaults: disk size 0 B", ""},
+		{"image of a VM", "[vm_defaults]\nimage = \"x\"", "unknown key", ""},
+		{"idle time", "[vm_defaults]\nauto_stop_idle = \"soon\"", "f:2: ", ""},
+		{"short idle time", "[vm_defaults]\nauto_stop_idle = \"10s\"", "vm_defaults.auto_stop_idle: want at least 1m", ""},
 		{"keyring", "[debian]\nkeyring = \"keys\"", "debian.keyring", ""},
 	} {
 		_, err := Parse("f", []byte(tc.text))
@@ -141,6 +161,67 @@ func TestLoad(t *testing.T) {
 	wantError(banger.ErrInvalid, "1 MiB", "")
 	t.Setenv("BANGER_CONFIG", "own.toml")
 	wantError(banger.ErrInvalid, "absolute", "")
+}
+
+// Where a value comes from is told for each: the environment stands above the file, and that above what is built in.
+func TestSettings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.toml")
+	text := "[vm_defaults]\nmemory = \"1G\"\nvcpu = 2\n[debian]\nproxy = \"http://user:secret@proxy:3128\"\n[catalog]\nkeys = [\"" + key + "\"]\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(Keys(), "mirror") {
+		t.Setenv(Variable(name), "")
+	}
+	for name, value := range map[string]string{"BANGER_CONFIG": path, "BANGER_VM_DEFAULTS_MEMORY": "2GiB", "BANGER_VM_MAX_MEMORY": "50%", "BANGER_SSH_START": "true",
+		"BANGER_IMAGES_DEFAULT": "web", "BANGER_IMAGES_MAX_ENTRIES": "9", "BANGER_IMAGES_ORDER": `["packages", "catalog"]`, "BANGER_MIRROR": "http://one/debian"} {
+		t.Setenv(name, value)
+	}
+	l, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]Setting{
+		"vm_defaults.memory":         {Value: "2 GiB", From: "$BANGER_VM_DEFAULTS_MEMORY"},
+		"vm_defaults.vcpu":           {Value: "2", From: path},
+		"vm_defaults.disk_size":      {Value: "8 GiB", From: BuiltIn},
+		"vm_defaults.auto_stop_idle": {Value: "0s", From: BuiltIn},
+		"vm.max_memory":              {Value: "50%", From: "$BANGER_VM_MAX_MEMORY"},
+		"ssh.start":                  {Value: "true", From: "$BANGER_SSH_START"},
+		"images.default":             {Value: "web", From: "$BANGER_IMAGES_DEFAULT"},
+		"images.max_entries":         {Value: "9", From: "$BANGER_IMAGES_MAX_ENTRIES"},
+		"images.order":               {Value: "packages, catalog", From: "$BANGER_IMAGES_ORDER"},
+		"images.registry":            {Value: "", From: BuiltIn},
+		"debian.mirror":              {Value: "http://one/debian", From: "$BANGER_MIRROR"},
+		"debian.proxy":               {Value: "http://user:xxxxx@proxy:3128", From: path},
+		"catalog.keys":               {Value: key, From: path},
+	}
+	var keys []string
+	for _, s := range l.Settings() {
+		keys = append(keys, s.Key)
+		if w, ok := want[s.Key]; ok && (s.Value != w.Value || s.From != w.From) {
+			t.Errorf("%s is %q from %q, want %q from %q", s.Key, s.Value, s.From, w.Value, w.From)
+		}
+	}
+	if diff := cmp.Diff(Keys(), keys); diff != "" {
+		t.Errorf("Settings (-keys +told):\n%s", diff)
+	}
+	if l.VM.MaxMemory.Of(16<<30) != 16<<30/100*50 || (Share{Bytes: 7}).Of(16<<30) != 7 {
+		t.Errorf("shares: %d", l.VM.MaxMemory.Of(16<<30))
+	}
+	t.Setenv("BANGER_DEBIAN_MIRROR", "http://two/debian")
+	if l, err := Load(); err != nil || l.Debian.Mirror != "http://two/debian" {
+		t.Errorf("mirror %q, %v", l.Debian.Mirror, err)
+	}
+	for name, value := range map[string]string{"BANGER_VM_DEFAULTS_VCPU": "many", "BANGER_VM_MAX_MEMORY": "0%", "BANGER_IMAGES_ORDER": "catalog",
+		"BANGER_VM_DEFAULTS_DISK_SIZE": "1K", "BANGER_SSH_START": "1\n[debian]\nmirror = \"http://evil\"", "BANGER_CATALOG_URL": "ftp://x"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			if _, err := Load(); !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s=%q: %v, want invalid with the variable's name", name, value, err)
+			}
+		})
+	}
 }
 
 // The page has every key and no other, and shows the values that hold without a file.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -8,7 +9,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"banger"
 )
@@ -31,6 +34,65 @@ func (s *Size) UnmarshalText(text []byte) error {
 	*s = Size(n)
 	return err
 }
+
+// Span is a time that is written as "90m", "2h" or "7d".
+type Span time.Duration
+
+// UnmarshalText reads what [banger.ParseDuration] does.
+func (s *Span) UnmarshalText(text []byte) error {
+	d, err := banger.ParseDuration(string(text))
+	*s = Span(d)
+	return err
+}
+
+// String writes it as a person does.
+func (s Size) String() string { return banger.FormatSize(int64(s)) }
+
+// Share is a part of something: so many percent of it, or so many bytes. The zero value is none.
+type Share struct {
+	Percent int
+	Bytes   int64
+}
+
+// maxPercent is far more than is of use.
+const maxPercent = 1000
+
+// UnmarshalText reads "80%" or what [banger.ParseSize] does.
+func (s *Share) UnmarshalText(text []byte) error {
+	number, ok := strings.CutSuffix(string(text), "%")
+	if !ok {
+		bytes, err := banger.ParseSize(string(text))
+		*s = Share{Bytes: bytes}
+		return err
+	}
+	percent, err := strconv.Atoi(number)
+	if err != nil || percent < 1 || percent > maxPercent {
+		return banger.Invalidf("%.40q: want 1%% to %d%%, or a size such as 12G", text, maxPercent)
+	}
+	*s = Share{Percent: percent}
+	return nil
+}
+
+// Of gives the part of all.
+func (s Share) Of(all int64) int64 {
+	if s.Percent > 0 {
+		return all / 100 * int64(s.Percent)
+	}
+	return s.Bytes
+}
+
+func (s Share) String() string {
+	if s.Percent > 0 {
+		return strconv.Itoa(s.Percent) + "%"
+	}
+	return banger.FormatSize(s.Bytes)
+}
+
+// String writes it as a person does.
+func (s Span) String() string { return banger.FormatDuration(time.Duration(s)) }
+
+// String is the key in base64.
+func (k PublicKey) String() string { return base64.StdEncoding.EncodeToString(k) }
 
 // PublicKey is an ed25519 key that is written in base64.
 type PublicKey []byte
@@ -76,6 +138,21 @@ func (c *Config) validate() error {
 	}
 	if c.Debian.Keyring != "" && !filepath.IsAbs(c.Debian.Keyring) {
 		return fmt.Errorf("debian.keyring: %.100q: want an absolute path", c.Debian.Keyring)
+	}
+	if idle := time.Duration(c.VMDefaults.AutoStopIdle); idle != 0 && idle < banger.MinStopIdle {
+		return fmt.Errorf("vm_defaults.auto_stop_idle: want at least %s, or 0 for never", banger.FormatDuration(banger.MinStopIdle))
+	}
+	return c.VMDefaults.validate()
+}
+
+// validate wants sizes that a VM can have, or 0 for those of the host.
+func (d VMDefaults) validate() error {
+	spec := banger.VMSpec{Name: "x", Image: "x", VCPU: cmp.Or(d.VCPU, 1), MemoryMiB: cmp.Or(int(d.Memory>>20), banger.MinMemoryMiB), DiskBytes: int64(d.DiskSize)}
+	if d.Memory != 0 && d.Memory>>20 == 0 {
+		spec.MemoryMiB = 0
+	}
+	if err := spec.Validate(); err != nil {
+		return fmt.Errorf("vm_defaults: %w", err)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/proc"
 )
 
@@ -36,7 +37,7 @@ const (
 // VMs is what the lifecycle manager does for the API.
 type VMs interface {
 	Create(ctx context.Context, req api.CreateRequest, holder *proc.Handle, progress banger.ProgressFunc) (banger.VM, error)
-	Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error)
+	Start(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error)
 	Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error)
 	Delete(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (banger.VM, error)
 	List(ctx context.Context) ([]banger.VM, error)
@@ -69,6 +70,7 @@ type Config struct {
 	Kernels  Kernels
 	Catalog  Catalog
 	Status   func(ctx context.Context) (api.Status, error)
+	Settings func(ctx context.Context) ([]config.Setting, error)
 	Shutdown func() // asked to end: returns at once
 	// Identify names the process behind a process id of a peer.
 	Identify func(pid int) (proc.Handle, error)
@@ -94,6 +96,7 @@ func New(cfg Config) *Server {
 		status.Ops = s.operations.count()
 		return status, err
 	}))
+	mux.HandleFunc(api.RouteSettings, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Settings(r.Context()) })))
 	s.operationRoutes(mux)
 	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
 	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))

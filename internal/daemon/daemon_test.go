@@ -57,7 +57,7 @@ func (v *vms) Create(ctx context.Context, req api.CreateRequest, holder *proc.Ha
 	return banger.VM{ID: "000000000001", Spec: banger.VMSpec{Name: req.Name}}, nil
 }
 
-func (v *vms) Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+func (v *vms) Start(ctx context.Context, ref string, _ api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
 	if v.starting != nil {
 		if err := v.starting(ctx, progress); err != nil {
 			return banger.VM{}, err
@@ -257,7 +257,7 @@ func TestRequests(t *testing.T) {
 	if _, err := s.StopVM(ctx, "devbox", 3*time.Second, nil); err != nil {
 		t.Errorf("StopVM: %v", err)
 	}
-	if _, err := s.StartVM(ctx, "devbox", nil); err != nil {
+	if _, err := s.StartVM(ctx, "devbox", api.StartRequest{}, nil); err != nil {
 		t.Errorf("StartVM: %v", err)
 	}
 	if _, err := s.DeleteVM(ctx, "devbox", false, nil); !errors.Is(err, banger.ErrConflict) {

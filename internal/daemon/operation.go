@@ -160,7 +160,11 @@ func (o *operation) failure() error {
 	return o.err
 }
 
-func (o *operation) isRunning() bool { return o.snapshot().State == api.OperationRunning }
+func (o *operation) isRunning() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.info.State == api.OperationRunning
+}
 
 // isWanted tells that it runs and nobody has cancelled it.
 func (o *operation) isWanted() bool {

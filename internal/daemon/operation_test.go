@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand"
 	"slices"
+	"strings"
 	"testing"
 
 	"banger"
@@ -71,6 +73,26 @@ func TestFollowers(t *testing.T) {
 				t.Fatalf("seed %d: follower %d heard %v and %v, want %v and %v", seed, i, f.heard, f.last, all, last)
 			}
 		}
+	}
+}
+
+func TestRunningAreBounded(t *testing.T) {
+	all := operations{}
+	for range maxRunning {
+		all.all = append(all.all, newTestOperation())
+	}
+	if _, err := all.start(api.Operation{Kind: "create vm"}, work{subject: "x"}); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("one more = %v, want unavailable", err)
+	}
+	if err := all.close(false); !errors.Is(err, banger.ErrConflict) || !strings.Contains(err.Error(), "10000 operations are running: ") || len(err.Error()) > 200 {
+		t.Errorf("close = %.300v, want a short conflict", err)
+	}
+	for _, o := range all.all {
+		o.end(api.Event{}, nil)
+	}
+	all.forget()
+	if len(all.all) != maxEnded {
+		t.Errorf("%d that ended are remembered, want %d", len(all.all), maxEnded)
 	}
 }
 

@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// maxRunning bounds the operations at one time.
-	maxRunning = 256
+	// maxRunning bounds the operations at one time: one command may stop that many VMs.
+	maxRunning = api.MaxRefs
+	// maxNamed bounds those that an error names.
+	maxNamed = 4
 	// maxEnded is how many operations that ended are remembered.
 	maxEnded = 100
 	// maxSubject bounds the object's name in bytes: a reference may be anything.
@@ -145,21 +147,30 @@ func (s *operations) snapshots() []api.Operation {
 func (s *operations) close(force bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var names []string
-	for _, o := range s.list((*operation).isWanted) {
-		info := o.snapshot()
-		names = append(names, strings.TrimSpace(info.ID+" "+info.Kind+" "+info.Subject))
-	}
-	if !force && len(names) > 0 {
-		text := "an operation is running: "
-		if len(names) > 1 {
-			text = fmt.Sprintf("%d operations are running: ", len(names))
-		}
-		return &banger.Error{Kind: banger.ErrConflict, Op: "stop the daemon", Err: errors.New(text + strings.Join(names, ", ")),
+	wanted := s.list((*operation).isWanted)
+	if !force && len(wanted) > 0 {
+		return &banger.Error{Kind: banger.ErrConflict, Op: "stop the daemon", Err: errors.New(runningText(wanted)),
 			Hint: "wait for the end (banger ops wait), or use --force: what is being made is undone then"}
 	}
 	s.closed = true
 	return nil
+}
+
+// runningText names some of the operations in list.
+func runningText(list []*operation) string {
+	var names []string
+	for _, o := range list[:min(len(list), maxNamed)] {
+		info := o.snapshot()
+		names = append(names, strings.TrimSpace(info.ID+" "+info.Kind+" "+info.Subject))
+	}
+	text := strings.Join(names, ", ")
+	switch {
+	case len(list) == 1:
+		return "an operation is running: " + text
+	case len(list) > len(names):
+		text += ", …"
+	}
+	return fmt.Sprintf("%d operations are running: %s", len(list), text)
 }
 
 // drain returns when none runs any more; it cancels those that still do when ctx ends, and leaves those that are not undone

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"time"
 
 	"banger"
 	"banger/internal/api"
@@ -94,25 +95,27 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, o *operation) (s
 	}
 }
 
+// firstStep bounds how long a client that detaches waits for a refusal.
+const firstStep = time.Second
+
 // takeOn answers with an operation that goes on, once it has made its first step: most of what can be refused was refused then.
 func (s *Server) takeOn(w http.ResponseWriter, r *http.Request, o *operation) {
 	out := &events{w: w}
-	for {
-		_, told, changed, ended := o.since(0)
-		switch info := o.snapshot(); {
-		case ended && info.Error != nil:
-			s.finish(out, o)
-			return
-		case ended || told > 0:
-			out.send(api.Event{Operation: &info})
-			return
-		}
+	_, told, changed, _ := o.since(0)
+	if told == 0 {
 		select {
 		case <-changed:
+		case <-time.After(firstStep):
 		case <-r.Context().Done():
 			return
 		}
 	}
+	info := o.snapshot()
+	if info.Error != nil {
+		s.finish(out, o)
+		return
+	}
+	out.send(api.Event{Operation: &info})
 }
 
 // finish sends the last event of an operation that ended.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"banger"
 	"banger/internal/api"
@@ -13,7 +12,7 @@ import (
 // Verbs is what is done to VMs beside making, starting, stopping and deleting them.
 type Verbs interface {
 	Resolve(ctx context.Context, refs []string) ([]api.ResolvedVM, error)
-	Restart(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error)
+	Restart(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error)
 	Kill(ctx context.Context, ref, signal string, progress banger.ProgressFunc) (banger.VM, error)
 	Rename(ctx context.Context, ref, name string, progress banger.ProgressFunc) (banger.VM, error)
 	Wait(ctx context.Context, ref, what string) (banger.VM, error)
@@ -26,14 +25,14 @@ func (s *Server) verbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
 	mux.HandleFunc(api.RouteVMWorkspace, versioned(s, s.setWorkspace))
 	mux.HandleFunc(api.RouteVMSet, versioned(s, s.set))
-	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, _ struct{}, progress banger.ProgressFunc) (banger.VM, error) {
-		return s.VMs.Start(ctx, ref, progress)
+	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+		return s.VMs.Start(ctx, ref, req, progress)
 	}))
 	mux.HandleFunc(api.RouteVMStop, verb(s, "stop vm", func(ctx context.Context, ref string, req api.StopRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Stop(ctx, ref, req.Timeout, progress)
 	}))
 	mux.HandleFunc(api.RouteVMRestart, verb(s, "restart vm", func(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
-		return s.VMs.Restart(ctx, ref, req.Timeout, progress)
+		return s.VMs.Restart(ctx, ref, req, progress)
 	}))
 	mux.HandleFunc(api.RouteVMKill, verb(s, "kill vm", func(ctx context.Context, ref string, req api.KillRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Kill(ctx, ref, req.Signal, progress)

@@ -26,9 +26,9 @@ func (v *vms) Resolve(_ context.Context, refs []string) ([]api.ResolvedVM, error
 	return resolved, nil
 }
 
-func (v *vms) Restart(_ context.Context, ref string, timeout time.Duration, _ banger.ProgressFunc) (banger.VM, error) {
-	if timeout != 3*time.Second {
-		return banger.VM{}, banger.Invalidf("timeout %s", timeout)
+func (v *vms) Restart(_ context.Context, ref string, req api.RestartRequest, _ banger.ProgressFunc) (banger.VM, error) {
+	if req.Timeout != 3*time.Second || !req.Overcommit {
+		return banger.VM{}, banger.Invalidf("request %+v", req)
 	}
 	return v.get(ref)
 }
@@ -74,7 +74,7 @@ func (v *vms) Wait(ctx context.Context, ref, what string) (banger.VM, error) {
 func TestVerbs(t *testing.T) {
 	s := serve(t, os.Getuid())
 	ctx := t.Context()
-	if vm, err := s.RestartVM(ctx, "devbox", 3*time.Second, nil); err != nil || vm.Spec.Name != "devbox" {
+	if vm, err := s.RestartVM(ctx, "devbox", api.RestartRequest{Timeout: 3 * time.Second, Overcommit: true}, nil); err != nil || vm.Spec.Name != "devbox" {
 		t.Errorf("RestartVM = %+v, %v", vm, err)
 	}
 	if vm, err := s.KillVM(ctx, "devbox", "TERM", nil); err != nil || vm.Spec.Name != "devbox" {

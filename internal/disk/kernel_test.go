@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand"
 	"os"
@@ -17,6 +19,7 @@ import (
 	"banger/internal/ext4/write"
 	"banger/internal/statedir"
 	"banger/internal/testenv"
+	"banger/internal/transfer"
 	"banger/internal/tree"
 )
 
@@ -132,9 +135,54 @@ func TestFSOfAnUncleanDisk(t *testing.T) {
 func (v *guestView) check() {
 	v.t.Helper()
 	want := testenv.TreeLines(v.t, tree.FromDir(v.root), true)
+	dir, err := transfer.OpenDir(v.root)
+	v.must(err)
+	parts := partLines(v.t, dir)
+	v.must(dir.Close())
 	v.unmount()
 	testenv.CheckExt4(v.t, v.home.Disk())
-	testenv.SameLines(v.t, testenv.TreeLines(v.t, rootOf(v.t, openView(v.t, v.base, v.home.Disk())).Source("."), true), want)
+	f := openView(v.t, v.base, v.home.Disk())
+	testenv.SameLines(v.t, testenv.TreeLines(v.t, rootOf(v.t, f).Source("."), true), want)
+	of, err := f.Parts("/")
+	v.must(err)
+	testenv.SameLines(v.t, partLines(v.t, of), parts)
+}
+
+// partLines tells all of a directory that is asked for by name. The numbers of inodes count where no overlay makes them up.
+func partLines(t *testing.T, parts transfer.Parts) (lines []string) {
+	t.Helper()
+	skip := func(name string) bool { return name == "opt/why" }
+	err := parts.Walk(t.Context(), skip, func(uint64) bool { return true }, func(n transfer.Node) error {
+		if !strings.HasPrefix(string(n.Path), "root/") {
+			n.Ino = 0
+		}
+		if n.Kind == tree.Dir {
+			n.Size = 0
+		}
+		content := ""
+		e, open, err := parts.Entry(string(n.Path))
+		switch {
+		case err == nil && e.Kind == tree.File:
+			var b []byte
+			if e.Content != nil {
+				if b, err = io.ReadAll(e.Content); err != nil {
+					return err
+				}
+			}
+			content = fmt.Sprintf("%x", sha256.Sum256(b))
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, banger.ErrNotFound):
+			return err
+		}
+		if open != nil {
+			open.Close()
+		}
+		lines = append(lines, fmt.Sprintf("%q %v %s %q", n.Path, n, content, e.Link))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 func baseImage(t *testing.T, dir string) string {

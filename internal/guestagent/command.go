@@ -69,6 +69,9 @@ func planExec(who accounts, env map[string]string, req banger.ExecRequest) (plan
 	if req.MakeDir && filepath.IsAbs(req.Dir) {
 		_ = os.MkdirAll(req.Dir, 0o755) // what is wrong with it is told when it is used
 	}
+	if info, err := os.Stat(req.HomeDir); req.Dir == "" && err == nil && info.IsDir() {
+		p.acct.Home = req.HomeDir // its HOME is set already
+	}
 	if err := p.findDir(req.Dir); err != nil {
 		return plan{}, err
 	}

@@ -34,8 +34,16 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 	if err != nil {
 		return banger.VM{}, err
 	}
+	if req.Start {
+		if err := m.fits(ctx, vm, vm.Spec.MemoryMiB, req.Overcommit); err != nil {
+			return banger.VM{}, &banger.Error{Op: "create vm", Subject: vm.Spec.Name, Err: err}
+		}
+	}
 	if !req.Remove {
 		holder = nil
+	}
+	if req.TTL > 0 {
+		defer m.lookAgain()
 	}
 	claimed, release, err := m.claims.takeYielding(ctx, vm.ID)
 	if err != nil {
@@ -55,8 +63,9 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 
 // draft resolves what the request leaves open and checks the result.
 func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
+	sizes := m.newSizes(vmm.Accel)
 	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels,
-		VCPU: defaultVCPU(m.Defaults.CPUs, vmm.Accel), MemoryMiB: defaultMemory(m.Defaults.MemoryMiB), DiskBytes: defaultDiskBytes}
+		VCPU: sizes.VCPU, MemoryMiB: sizes.MemoryMiB, DiskBytes: sizes.DiskBytes, StopIdle: m.Defaults.StopIdle}
 	if spec.Name == "" {
 		spec.Name = randomName()
 	}
@@ -72,10 +81,18 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	if req.DiskBytes != nil {
 		spec.DiskBytes = *req.DiskBytes
 	}
+	if req.StopIdle != nil {
+		spec.StopIdle = *req.StopIdle
+	}
 	if err := spec.Validate(); err != nil {
 		return banger.VM{}, err
 	}
-	return banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: req.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}, nil
+	if req.TTL < 0 {
+		return banger.VM{}, banger.Invalidf("time to live %s: want a positive one", req.TTL)
+	}
+	vm := banger.VM{ID: newID(), Spec: spec, State: banger.StateCreating, Kernel: req.Kernel, Remove: req.Remove, CreatedAt: m.Now().UTC()}
+	m.setAge(&vm, req.TTL)
+	return vm, nil
 }
 
 // create holds the claim. On error everything is undone, but for a VM that did not boot.
@@ -93,11 +110,7 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 	case isBootFailure(err) && holder != nil:
 		m.keepFailed(ctx, vm.ID)
 	case err != nil && !isBootFailure(err):
-		if undoErr := m.erase(ctx, vm.ID); undoErr != nil {
-			err = errors.Join(err, undoErr)
-			m.mend(vm.ID)
-		}
-		return vm, err
+		return vm, errors.Join(err, m.erase(ctx, vm.ID))
 	}
 	return row, err
 }
@@ -124,7 +137,7 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 		return vm, err
 	}
 	if req.Start {
-		return m.boot(ctx, vm, vmm, progress)
+		return m.boot(ctx, vm, vmm, req.Overcommit, progress)
 	}
 	return m.update(ctx, vm.ID, func(row *banger.VM) {
 		row.State, row.ImageKey, row.Kernel = banger.StateStopped, vm.ImageKey, vm.Kernel

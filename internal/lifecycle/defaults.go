@@ -1,6 +1,10 @@
 package lifecycle
 
-import "math/rand/v2"
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+)
 
 const (
 	defaultDiskBytes  = 8 << 30
@@ -22,6 +26,18 @@ func defaultVCPU(cpus int, accel string) int {
 // defaultMemory is an eighth of the host's, in MiB.
 func defaultMemory(hostMiB int) int {
 	return min(max(hostMiB/defaultShareOfRAM, minDefaultMemory), maxDefaultMemory)
+}
+
+// NewSizes gives the sizes of a VM for which none are asked.
+func (m *Manager) NewSizes(ctx context.Context) (Sizes, error) {
+	vmm, err := m.probe(ctx)
+	return m.newSizes(vmm.Accel), err
+}
+
+func (m *Manager) newSizes(accel string) Sizes {
+	own := m.Defaults.New
+	return Sizes{VCPU: cmp.Or(own.VCPU, defaultVCPU(m.Defaults.CPUs, accel)), MemoryMiB: cmp.Or(own.MemoryMiB, defaultMemory(m.Defaults.MemoryMiB)),
+		DiskBytes: cmp.Or(own.DiskBytes, defaultDiskBytes)}
 }
 
 var adjectives = []string{

@@ -27,29 +27,32 @@ func (m *Manager) watchLease(lease store.Lease) {
 				return
 			}
 		}
-		m.insist(ctx, func() error { return m.endLease(ctx, lease) })
+		m.endLease(ctx, lease)
 	})
 }
 
-// endLease gives an error when the VM is still there.
-func (m *Manager) endLease(ctx context.Context, lease store.Lease) error {
+func (m *Manager) endLease(ctx context.Context, lease store.Lease) {
 	vm, release, err := m.claimForEnd(ctx, string(lease.VM))
 	if err != nil {
-		return err
+		return // deleted already, or the daemon ends
 	}
 	defer release()
 	if lease.Expires.IsZero() && neverBooted(vm) {
 		m.keepFailed(ctx, vm.ID)
-		return nil
+		return
 	}
+	m.removeAlone(ctx, vm, "its lease ended")
+}
+
+// removeAlone deletes a VM that nobody is there to ask for. It holds the claim.
+func (m *Manager) removeAlone(ctx context.Context, vm banger.VM, why string) {
 	m.active.Add(1)
 	defer m.rest()
 	if err := m.remove(ctx, vm); err != nil {
-		m.Log.ErrorContext(ctx, "delete vm whose lease ended", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
-		return err
+		m.Log.ErrorContext(ctx, "delete vm", "why", why, "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+		return
 	}
-	m.Log.InfoContext(ctx, "deleted: its lease ended", "vm", vm.ID, "name", vm.Spec.Name)
-	return nil
+	m.Log.InfoContext(ctx, "deleted: "+why, "vm", vm.ID, "name", vm.Spec.Name)
 }
 
 func neverBooted(vm banger.VM) bool {

@@ -86,8 +86,7 @@ type Machines interface {
 	// Launch starts a supervisor for a new run; what an earlier run recorded is removed first. It returns when the supervisor's
 	// process exists and its socket takes connections. On error nothing runs.
 	Launch(ctx context.Context, cfg machine.Config) error
-	// Relaunch starts another supervisor for the run whose own died; it takes the living VMM over. One that lives and does not answer
-	// is ended first.
+	// Relaunch starts another supervisor for the run whose own died; it takes the living VMM over.
 	Relaunch(ctx context.Context, id banger.VMID) error
 
 	Status(ctx context.Context, id banger.VMID) (machine.Status, error)
@@ -120,8 +119,18 @@ type Defaults struct {
 	Kernel       string
 	CPUs         int           // of the host
 	MemoryMiB    int           // of the host
+	StopIdle     time.Duration // 0: never
+	MaxMemoryMiB int           // of all running VMs together; 0: no limit
+	New          Sizes         // of a new VM; what is 0 goes by the host
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
+}
+
+// Sizes are those of a VM.
+type Sizes struct {
+	VCPU      int
+	MemoryMiB int
+	DiskBytes int64
 }
 
 // Config wires a Manager.
@@ -141,6 +150,8 @@ type Config struct {
 	Log  *slog.Logger     // optional: discards
 	Idle func()           // optional: called when an operation has ended and no other runs
 	Now  func() time.Time // optional: time.Now
+	// HostTime is the clock of the host's boot.
+	HostTime func() (banger.HostTime, error) // optional: proc.HostTime
 }
 
 // undoTimeout bounds an undo: it runs when the operation's own context may have ended.
@@ -152,12 +163,12 @@ const failedRunKept = time.Hour
 // Manager runs the operations on all VMs of one state directory.
 type Manager struct {
 	Config
-	claims  claims
-	watched watchers
+	claims claims
 	// basesInUse is held for reading while a VM is made: until its record names its base, and its kernel is there.
 	basesInUse sync.RWMutex
 
-	accel atomic.Value // string: of the last probe
+	accel atomic.Value  // string: of the last probe
+	aged  chan struct{} // holds one token when the ages of VMs are to be looked at
 
 	life   context.Context // ends with Close
 	end    context.CancelFunc
@@ -173,10 +184,13 @@ func New(cfg Config) *Manager {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.HostTime == nil {
+		cfg.HostTime = proc.HostTime
+	}
 	if cfg.Idle == nil {
 		cfg.Idle = func() {}
 	}
-	m := &Manager{Config: cfg}
+	m := &Manager{Config: cfg, aged: make(chan struct{}, 1)}
 	m.life, m.end = context.WithCancel(context.Background())
 	return m
 }
@@ -213,9 +227,6 @@ func (m *Manager) detach(ctx context.Context, op func(context.Context) (banger.V
 		m.active.Add(1)
 		defer m.rest()
 		vm, err := op(ctx)
-		if err != nil && vm.ID != "" {
-			m.mend(vm.ID)
-		}
 		done <- result{vm, err}
 	})
 	select {

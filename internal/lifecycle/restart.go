@@ -2,16 +2,16 @@ package lifecycle
 
 import (
 	"context"
-	"time"
 
 	"banger"
+	"banger/internal/api"
 )
 
 // Restart stops a VM as Stop does and starts it again; nothing else happens to it in between. One that does not run is started.
 // Errors: those of Stop and Start; ErrConflict when the VM is told to stop meanwhile.
-func (m *Manager) Restart(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
-	if timeout < 0 {
-		return banger.VM{}, badTimeout(timeout)
+func (m *Manager) Restart(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	if req.Timeout < 0 {
+		return banger.VM{}, badTimeout(req.Timeout)
 	}
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, err := m.Store.Get(ctx, ref)
@@ -24,11 +24,10 @@ func (m *Manager) Restart(ctx context.Context, ref string, timeout time.Duration
 			return vm, err
 		}
 		defer release()
-		now, err := m.Store.Get(ctx, string(vm.ID))
-		if err != nil {
+		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil {
 			return vm, err
 		}
-		vm, err = m.restart(ctx, yielding, now, timeout, progress)
+		vm, err = m.restart(ctx, yielding, vm, req, progress)
 		if err != nil {
 			return vm, &banger.Error{Op: "restart vm", Subject: vm.Spec.Name, Err: err}
 		}
@@ -38,9 +37,16 @@ func (m *Manager) Restart(ctx context.Context, ref string, timeout time.Duration
 }
 
 // restart holds the claim. A stop is never cut short: only the start yields.
-func (m *Manager) restart(ctx, yielding context.Context, vm banger.VM, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
+func (m *Manager) restart(ctx, yielding context.Context, vm banger.VM, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	spec := vm.Spec
+	if vm.Pending != nil {
+		spec = vm.Pending.Apply(spec)
+	}
+	if err := m.fits(ctx, vm, spec.MemoryMiB, req.Overcommit); err != nil {
+		return vm, err // before it stops
+	}
 	end := progress.Begin("stop", "stopping the VM")
-	vm, err := m.stop(ctx, vm, m.stopTimeout(vm, timeout))
+	vm, err := m.stop(ctx, vm, m.stopTimeout(vm, req.Timeout))
 	if err != nil {
 		return vm, err
 	}
@@ -51,5 +57,5 @@ func (m *Manager) restart(ctx, yielding context.Context, vm banger.VM, timeout t
 	if vm, err = m.takeChanges(ctx, vm); err != nil {
 		return vm, err
 	}
-	return m.start(yielding, vm, progress)
+	return m.start(yielding, vm, req.Overcommit, progress)
 }

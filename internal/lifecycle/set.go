@@ -45,6 +45,7 @@ func (m *Manager) Set(ctx context.Context, ref string, change banger.SpecChange,
 		if vm, err = m.become(ctx, vm, plan.spec, plan.pending); err != nil {
 			return vm, &banger.Error{Op: "set vm", Subject: vm.Spec.Name, Err: err}
 		}
+		m.lookAgain()
 		m.Log.InfoContext(ctx, "set", "vm", vm.ID, "name", vm.Spec.Name, "changes", len(plan.changes))
 		return vm, nil
 	})

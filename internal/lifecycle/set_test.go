@@ -205,9 +205,9 @@ func (w *world) settings() func() error {
 		for _, op := range []func() error{
 			func() error { _, err := m.Create(ctx, api.CreateRequest{Name: "x"}, nil, nil); return err },
 			set(banger.SpecChange{VCPU: number(2), DiskBytes: size(16)}),
-			func() error { _, err := m.Start(ctx, "x", nil); return err },
+			func() error { _, err := m.Start(ctx, "x", api.StartRequest{}, nil); return err },
 			set(banger.SpecChange{MemoryMiB: number(512), DiskBytes: size(32), Labels: map[string]*string{"a": text("b")}}),
-			func() error { _, err := m.Restart(ctx, "x", 0, nil); return err },
+			func() error { _, err := m.Restart(ctx, "x", api.RestartRequest{}, nil); return err },
 		} {
 			if err := op(); failed == nil {
 				failed = err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/machine"
 )
 
@@ -31,9 +32,9 @@ func isBootFailure(err error) bool {
 }
 
 // Start boots a stopped VM and returns when its guest is ready. A running VM is no error.
-// Errors: ErrNotFound; ErrConflict while it is created or stopped; ErrUnavailable when the guest does not get ready: the VM is in
+// Errors: ErrNotFound; ErrConflict while it is created or stopped; ErrRefused when there is not the memory; ErrUnavailable when the guest does not get ready: the VM is in
 // state error then.
-func (m *Manager) Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+func (m *Manager) Start(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, err := m.Store.Get(ctx, ref)
 		if err != nil {
@@ -48,7 +49,7 @@ func (m *Manager) Start(ctx context.Context, ref string, progress banger.Progres
 			return vm, err
 		}
 		if vm, err = m.takeChanges(ctx, vm); err == nil {
-			vm, err = m.start(ctx, vm, progress)
+			vm, err = m.start(ctx, vm, req.Overcommit, progress)
 		}
 		if err != nil {
 			return vm, &banger.Error{Op: "start vm", Subject: vm.Spec.Name, Err: err}
@@ -60,7 +61,7 @@ func (m *Manager) Start(ctx context.Context, ref string, progress banger.Progres
 
 // start holds the claim. A start that fails before there was a guest leaves no process and state error, or stopped when the VM
 // was told to stop; one that is cut off by the daemon's end is left to the next Recover.
-func (m *Manager) start(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (banger.VM, error) {
+func (m *Manager) start(ctx context.Context, vm banger.VM, overcommit bool, progress banger.ProgressFunc) (banger.VM, error) {
 	vmm, err := m.probe(ctx)
 	if err != nil {
 		return vm, err
@@ -68,12 +69,7 @@ func (m *Manager) start(ctx context.Context, vm banger.VM, progress banger.Progr
 	if err := m.Homes.Check(vm.ID); err != nil {
 		return vm, err
 	}
-	if vm.State != banger.StateStopped { // an operation that failed half-way may have left a run
-		if err := m.finish(ctx, vm.ID); err != nil {
-			return vm, err
-		}
-	}
-	vm, err = m.boot(ctx, vm, vmm, progress)
+	vm, err = m.boot(ctx, vm, vmm, overcommit, progress)
 	if err == nil || isBootFailure(err) || vm.State != banger.StateStarting || m.life.Err() != nil {
 		return vm, err
 	}
@@ -93,13 +89,13 @@ func (m *Manager) start(ctx context.Context, vm banger.VM, progress banger.Progr
 }
 
 // boot launches a run and waits until its guest is ready. It undoes nothing: on error a supervisor may run.
-func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, progress banger.ProgressFunc) (banger.VM, error) {
+func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bool, progress banger.ProgressFunc) (banger.VM, error) {
 	cfg, err := m.machineConfig(ctx, vm, vmm, progress)
 	if err != nil {
 		return vm, err
 	}
 	end := progress.Begin("boot", "starting the VM")
-	row, err := m.Store.Update(ctx, vm.ID, func(row *banger.VM) error {
+	row, err := m.admit(ctx, vm, overcommit, func(row *banger.VM) error {
 		row.State, row.ImageKey, row.Kernel, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, vm.Kernel, "", nil
 		return nil
 	})
@@ -134,6 +130,9 @@ func (m *Manager) awaitReady(ctx context.Context, vm banger.VM) (banger.VM, erro
 		return vm, err
 	}
 	m.watch(row)
+	if row.Spec.StopIdle > 0 {
+		m.lookAgain()
+	}
 	return row, nil
 }
 

@@ -302,10 +302,10 @@ func (w *world) changes() func() error {
 		for _, op := range []func() error{
 			func() error { _, err := m.Create(ctx, api.CreateRequest{Name: "x", Start: true}, nil, nil); return err },
 			func() error { _, err := m.Rename(ctx, "x", "y", nil); return err },
-			func() error { _, err := m.Restart(ctx, "y", 0, nil); return err },
+			func() error { _, err := m.Restart(ctx, "y", api.RestartRequest{}, nil); return err },
 			func() error { _, err := m.Kill(ctx, "y", "KILL", nil); return err },
 			func() error { _, err := m.Rename(ctx, "y", "z", nil); return err },
-			func() error { _, err := m.Restart(ctx, "z", 0, nil); return err },
+			func() error { _, err := m.Restart(ctx, "z", api.RestartRequest{}, nil); return err },
 			func() error { _, err := m.Kill(ctx, "z", "CONT", nil); return err },
 		} {
 			if err := op(); failed == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -43,16 +43,14 @@ type world struct {
 	crashAt  int
 	onStep   func(n int) // may be nil: before each step
 	crashed  chan struct{}
-	over     chan struct{}                   // closed at the end of the test
-	gate     func(d *daemon, op string) bool // of a model: called before and after each effect, gives whether it fails
-	byHand   atomic.Bool                     // guests get ready when a model says so
-	skew     atomic.Int64                    // of the host's clock, in nanoseconds
 	lastOp   string
 	accelErr error
+	clock    hostClock
+	measure  func(banger.VMID) machine.Stats // not nil: what Machines.Stats gives
+	lists    int                             // how often a daemon has read all records
 
 	*Manager
-	daemon  *daemon
-	daemons []*daemon // all that there were
+	daemon *daemon
 }
 
 // run is one run of a VM: what the supervisor's and the VMM's processes are.
@@ -74,33 +72,17 @@ type run struct {
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
 type daemon struct {
-	w       *world
-	dead    bool
-	db      *store.Store
-	manager *Manager
-	open    atomic.Bool // it has recovered
+	w    *world
+	dead bool
+	db   *store.Store
 }
 
 func newWorld(t *testing.T) *world {
-	return newWorldIn(t, t.TempDir())
-}
-
-func newWorldIn(t *testing.T, root string) *world {
-	w := &world{t: t, dir: statedir.Dir{Root: root}, over: make(chan struct{}), homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
-		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{})}
-	t.Cleanup(w.thaw)
+	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
+		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
 	t.Cleanup(w.shut)
 	w.open()
 	return w
-}
-
-// thaw ends what crashed daemons have left.
-func (w *world) thaw() {
-	close(w.over)
-	for _, d := range w.daemons {
-		d.manager.end()
-		d.db.Close()
-	}
 }
 
 // open starts a daemon.
@@ -110,7 +92,6 @@ func (w *world) open() {
 	if err := w.Recover(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	w.daemon.open.Store(true)
 }
 
 func (w *world) newDaemon() *Manager {
@@ -120,18 +101,21 @@ func (w *world) newDaemon() *Manager {
 		w.t.Fatal(err)
 	}
 	d := &daemon{w: w, db: db}
-	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
+	w.daemon = d
+	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
 		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
-		Gone:     w.gone, Now: w.now})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.daemon, w.daemons = d, append(w.daemons, d)
-	return d.manager
+		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
 }
 
-// now is the host's clock, which may jump.
-func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
+// Start and Restart are those of the daemon without anything asked for.
+func (w *world) Start(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+	return w.Manager.Start(ctx, ref, api.StartRequest{}, progress)
+}
+
+func (w *world) Restart(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
+	return w.Manager.Restart(ctx, ref, api.RestartRequest{Timeout: timeout}, progress)
+}
 
 // crash freezes the daemon.
 func (w *world) crash() {
@@ -173,10 +157,7 @@ func (w *world) settle() {
 
 func (w *world) list() []banger.VM {
 	w.t.Helper()
-	w.mu.Lock()
-	db := w.daemon.db
-	w.mu.Unlock()
-	vms, err := db.List(w.t.Context())
+	vms, err := w.daemon.db.List(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -212,7 +193,7 @@ func (w *world) broken() (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("vm %s is running without processes", vm.Spec.Name))
 		case vm.State != banger.StateRunning && lives:
 			wrong = append(wrong, fmt.Sprintf("vm %s is %s with processes", vm.Spec.Name, vm.State))
-		case !w.homes[vm.ID] && vm.State != banger.StateError: // with a reason: an undo that failed
+		case !w.homes[vm.ID]:
 			wrong = append(wrong, fmt.Sprintf("vm %s has no directory", vm.Spec.Name))
 		}
 	}
@@ -240,9 +221,7 @@ func (w *world) holder(pid int) *proc.Handle {
 func (w *world) exits(pid int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if done := w.holders[pid]; !isClosed(done) {
-		close(done)
-	}
+	close(w.holders[pid])
 }
 
 func (w *world) gone(ctx context.Context, h proc.Handle) error {
@@ -264,22 +243,13 @@ func (w *world) faulted() string {
 	return w.lastOp
 }
 
-// freeze is what becomes of a crashed daemon's goroutines: they go no further.
-func (w *world) freeze() {
-	<-w.over
-	runtime.Goexit()
-}
-
 // step is where faults happen: before an effect, when it is planned for.
 func (d *daemon) step(op string) error {
 	w := d.w
-	if w.gate != nil && w.gate(d, op) {
-		return fmt.Errorf("%s: %w", op, errPlanned)
-	}
 	w.mu.Lock()
 	if d.dead {
 		w.mu.Unlock()
-		w.freeze()
+		select {}
 	}
 	n := w.steps
 	w.steps++
@@ -290,7 +260,7 @@ func (d *daemon) step(op string) error {
 		d.dead = true
 		close(w.crashed)
 		w.mu.Unlock()
-		w.freeze()
+		select {}
 	}
 	fail := n == w.failStep
 	w.mu.Unlock()
@@ -314,11 +284,8 @@ func (d *daemon) effect(op string, fn func() error) error {
 	d.w.mu.Lock()
 	crash := d.w.crashAt >= 0
 	d.w.mu.Unlock()
-	switch {
-	case crash:
+	if crash {
 		return d.step("after " + op)
-	case d.w.gate != nil:
-		d.w.gate(d, "after "+op)
 	}
 	return nil
 }
@@ -328,47 +295,64 @@ func (d *daemon) alive(fn func() error) error {
 	d.w.mu.Lock()
 	if d.dead {
 		d.w.mu.Unlock()
-		d.w.freeze()
+		select {}
 	}
 	defer d.w.mu.Unlock()
 	return fn()
 }
 
-// check holds a record that was just stored against the host. w.mu is held.
-func (d *daemon) check(vm banger.VM) {
-	switch vm.State {
-	case banger.StateStopped, banger.StateError:
-		if d.w.lives(vm.ID) {
-			d.w.t.Errorf("vm %s is stored as %s while its processes live", vm.Spec.Name, vm.State)
-		}
-	}
-	if vm.State == banger.StateError && vm.LastError == "" {
-		d.w.t.Errorf("vm %s is in error without a reason", vm.Spec.Name)
-	}
-	d.claimed("store "+string(vm.State), vm.ID)
+// hostClock is how far the host's wall clock is off, and since when it has been up.
+type hostClock struct {
+	mu      sync.Mutex // taken after world.mu
+	wallOff time.Duration
+	bootID  string
+	booted  time.Time
 }
 
-// claimed tells of a change outside of every operation. While it recovers a daemon is alone.
-func (d *daemon) claimed(op string, id banger.VMID) {
-	if !d.open.Load() {
-		return
-	}
-	d.manager.claims.mu.Lock()
-	defer d.manager.claims.mu.Unlock()
-	if d.manager.claims.held[id] == nil {
-		d.w.t.Errorf("%s of %s without its claim", op, id)
-	}
+func (c *hostClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Round(0).Add(c.wallOff)
 }
 
-// lives tells whether a process of the VM does. w.mu is held.
-func (w *world) lives(id banger.VMID) bool {
-	r := w.runs[id]
-	return r != nil && (r.supervisor || r.vmm)
+func (c *hostClock) hostTime() (banger.HostTime, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return banger.HostTime{BootID: c.bootID, SinceBoot: time.Since(c.booted)}, nil
+}
+
+func (c *hostClock) setWall(off time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff = off
+}
+
+// sleep is the host's: timers stand still meanwhile.
+func (c *hostClock) sleep(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff += d
+	c.booted = c.booted.Add(-d)
+}
+
+// reboot begins another boot of the host. The wall clock is off afterwards.
+func (c *hostClock) reboot(off time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wallOff, c.booted = off, time.Now()
+	c.bootID += "+"
 }
 
 type faultyStore struct {
 	*store.Store
 	d *daemon
+}
+
+func (s faultyStore) List(ctx context.Context) ([]banger.VM, error) {
+	s.d.w.mu.Lock()
+	s.d.w.lists++
+	s.d.w.mu.Unlock()
+	return s.Store.List(ctx)
 }
 
 func (s faultyStore) Reserve(ctx context.Context, vm banger.VM, h *proc.Handle) error {
@@ -385,9 +369,7 @@ func (s faultyStore) Update(ctx context.Context, id banger.VMID, change func(*ba
 	}
 	var vm banger.VM
 	err := s.d.alive(func() (err error) {
-		if vm, err = s.Store.Update(ctx, id, change); err == nil {
-			s.d.check(vm)
-		}
+		vm, err = s.Store.Update(ctx, id, change)
 		return err
 	})
 	return vm, err
@@ -397,12 +379,7 @@ func (s faultyStore) Delete(ctx context.Context, id banger.VMID) error {
 	if err := s.d.step("store: delete"); err != nil {
 		return err
 	}
-	return s.d.alive(func() error {
-		if s.d.w.lives(id) {
-			s.d.w.t.Errorf("record of %s removed while its processes live", id)
-		}
-		return s.Store.Delete(ctx, id)
-	})
+	return s.d.alive(func() error { return s.Store.Delete(ctx, id) })
 }
 
 func (s faultyStore) Get(ctx context.Context, ref string) (banger.VM, error) {
@@ -504,8 +481,7 @@ func (h homes) Grow(id banger.VMID, size int64) error {
 
 func (h homes) Remove(id banger.VMID) error {
 	return h.d.effect("home: remove", func() error {
-		h.d.claimed("removal", id)
-		if h.d.w.lives(id) {
+		if r := h.d.w.runs[id]; r != nil && (r.supervisor || r.vmm) {
 			h.d.w.t.Errorf("directory of %s removed below living processes", id)
 		}
 		delete(h.d.w.homes, id)
@@ -529,8 +505,7 @@ var errNoAnswer = &banger.Error{Kind: banger.ErrUnavailable, Op: "machine", Err:
 func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 	return d.effect("machine: launch", func() error {
 		w := d.w
-		d.claimed("launch", cfg.ID)
-		if w.lives(cfg.ID) {
+		if old := w.runs[cfg.ID]; old != nil && (old.supervisor || old.vmm) {
 			w.t.Errorf("launch of %s beside living processes", cfg.ID)
 		}
 		if !w.homes[cfg.ID] {
@@ -541,7 +516,6 @@ func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 		switch {
 		case w.boot != "":
 			w.end(r, w.boot)
-		case w.byHand.Load(): // a model says when
 		case w.slow != nil:
 			slow := w.slow
 			go func() { <-slow; close(r.ready) }()
@@ -558,7 +532,7 @@ func (w *world) end(r *run, cause banger.ExitCause) {
 	case <-r.ended:
 	default:
 		r.vmm, r.record = false, true
-		r.exit = banger.Exit{Cause: cause, Console: "last words", At: w.now().UTC()}
+		r.exit = banger.Exit{Cause: cause, Console: "last words", At: time.Now().UTC()}
 		close(r.ended)
 	}
 }
@@ -585,18 +559,11 @@ func (w *world) killProcesses(id banger.VMID, supervisor, vmm bool) {
 func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
 	return d.effect("machine: relaunch", func() error {
 		r := d.w.runs[id]
-		if r == nil {
-			d.w.t.Errorf("relaunch of %s, which never ran", id)
+		if r == nil || r.supervisor || !r.vmm {
+			d.w.t.Errorf("relaunch of %s: %+v", id, r)
 			return errNoAnswer
 		}
-		d.claimed("relaunch", id)
-		if r.supervisor {
-			close(r.lost)
-		}
 		r.supervisor, r.lost, r.starts, r.name = true, make(chan struct{}), r.starts+1, r.cfg.Name
-		if !r.vmm { // it died meanwhile
-			d.w.end(r, banger.ExitUnknown)
-		}
 		return nil
 	})
 }
@@ -641,9 +608,6 @@ func (d *daemon) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) e
 func (d *daemon) Rename(_ context.Context, id banger.VMID, name string) error {
 	return d.effect("machine: rename", func() error {
 		r := d.w.runs[id]
-		if r == nil {
-			return errNoAnswer
-		}
 		if r.cfg.Name = name; !r.supervisor {
 			return errNoAnswer
 		}
@@ -704,12 +668,16 @@ func (d *daemon) Stats(_ context.Context, id banger.VMID) (machine.Stats, error)
 		return machine.Stats{}, err
 	}
 	d.w.mu.Lock()
+	measure := d.w.measure
 	defer d.w.mu.Unlock()
+	if measure != nil {
+		return measure(id), nil
+	}
 	return r.use, nil
 }
 
 func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
-	r, lost, err := d.serving("machine: shutdown", id)
+	r, _, err := d.serving("machine: shutdown", id)
 	if err != nil {
 		return banger.Exit{}, err
 	}
@@ -720,11 +688,7 @@ func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Durati
 	case d.w.deaf:
 		r.asked = true
 		d.w.mu.Unlock()
-		select {
-		case <-r.ended:
-		case <-lost:
-			return banger.Exit{}, errNoAnswer
-		}
+		<-r.ended
 		d.w.mu.Lock()
 	default:
 		d.w.end(r, banger.ExitPowerOff)
@@ -762,13 +726,12 @@ func (d *daemon) ExitRecord(id banger.VMID) (*banger.Exit, error) {
 func (d *daemon) Finish(_ context.Context, id banger.VMID, _ time.Duration) error {
 	return d.effect("machine: finish", func() error {
 		r := d.w.runs[id]
-		d.claimed("end", id)
 		if r == nil {
 			return nil
 		}
 		if r.vmm {
 			r.vmm = false
-			r.exit = banger.Exit{Cause: banger.ExitKilled, At: d.w.now().UTC()}
+			r.exit = banger.Exit{Cause: banger.ExitKilled, At: time.Now().UTC()}
 			select {
 			case <-r.ended:
 			default:

@@ -153,39 +153,6 @@ func (c Client) Rename(ctx context.Context, name string) error {
 	return err
 }
 
-// Console copies the console's newest part to w, and with follow what comes after it until the run ends. Of a VM that
-// does not run it copies what is left of its last runs.
-func (c Client) Console(ctx context.Context, follow bool, w io.Writer) error {
-	conn, err := c.ask(ctx, Request{Console: &ConsoleRequest{Follow: follow}})
-	if errors.Is(err, banger.ErrUnavailable) {
-		return c.oldConsole(w)
-	}
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })()
-	if _, err = io.Copy(w, conn); err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return c.failed(ctx, err)
-	}
-	return fmt.Errorf("console: %w", err)
-}
-
-func (c Client) oldConsole(w io.Writer) error {
-	console, err := ReadRing(c.dir().ConsoleRing())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(console)
-	return err
-}
-
 // Connect connects to a port of the guest channel; ctx bounds the connecting only. The connection has CloseWrite.
 func (c Client) Connect(ctx context.Context, port uint32) (net.Conn, error) {
 	conn, err := c.ask(ctx, Request{Connect: &ConnectRequest{Port: port}})

@@ -34,9 +34,9 @@ func TestClientAnswers(t *testing.T) {
 			body := banger.EncodeError(&banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("refused")}, "")
 			WriteResponse(conn, Response{Error: &body})
 		case req.Console.Follow:
-			io.WriteString(conn, "{}\nall of it")
+			io.WriteString(conn, "{\"console\":{\"from\":7}}\nall of it")
 		default:
-			io.WriteString(conn, "{}\nhalf")
+			io.WriteString(conn, "{\"console\":{\"from\":7}}\nhalf")
 		}
 	})
 	for name, ask := range map[string]func(context.Context) (Status, error){"Status": client.Status, "Ready": client.Ready} {
@@ -52,8 +52,8 @@ func TestClientAnswers(t *testing.T) {
 	}
 	for follow, want := range map[bool]string{false: "half", true: "all of it"} {
 		var got bytes.Buffer
-		if err := client.Console(t.Context(), follow, &got); err != nil || got.String() != want {
-			t.Errorf("Console(%v) = %q, %v, want %q", follow, got.String(), err, want)
+		if end, err := client.Console(t.Context(), ConsoleRequest{Follow: follow}, &got); err != nil || got.String() != want || end != uint64(7+len(want)) {
+			t.Errorf("Console(%v) = %q, %d, %v, want %q", follow, got.String(), end, err, want)
 		}
 	}
 	file, err := os.Create(filepath.Join(t.TempDir(), "out")) // into which the kernel itself could copy
@@ -61,7 +61,7 @@ func TestClientAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if err := client.Console(t.Context(), true, file); err != nil {
+	if _, err := client.Console(t.Context(), ConsoleRequest{Follow: true}, file); err != nil {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(file.Name()); err != nil || string(got) != "all of it" {
@@ -92,7 +92,7 @@ func TestClientWithoutMachine(t *testing.T) {
 		t.Errorf("Wait = %v, want ErrUnavailable", err)
 	}
 	var got bytes.Buffer
-	if err := client.Console(t.Context(), true, &got); err != nil || got.Len() > 0 {
+	if _, err := client.Console(t.Context(), ConsoleRequest{Follow: true}, &got); err != nil || got.Len() > 0 {
 		t.Errorf("Console of a VM that never ran = %q, %v", got.String(), err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "exit.json"), []byte(`{"cause":"panic","at":"2026-01-01T00:00:00Z"}`), 0o600); err != nil {
@@ -106,7 +106,7 @@ func TestClientWithoutMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	io.WriteString(ring, "last words")
-	if err := client.Console(t.Context(), true, &got); err != nil || got.String() != "last words" {
+	if end, err := client.Console(t.Context(), ConsoleRequest{Follow: true}, &got); err != nil || got.String() != "last words" || end != 10 {
 		t.Errorf("Console = %q, %v, want the ring's content", got.String(), err)
 	}
 }

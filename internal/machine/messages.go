@@ -47,9 +47,16 @@ type Request struct {
 	Rename   *RenameRequest      `json:"rename,omitempty"`   // answers when the guest has the host name, or will get it when it is ready
 }
 
-// ConsoleRequest reads the console ring.
+// ConsoleRequest reads the console ring. A position counts the bytes of all runs of the VM.
 type ConsoleRequest struct {
-	Follow bool `json:"follow,omitempty"`
+	Follow bool   `json:"follow,omitempty"`
+	From   uint64 `json:"from,omitempty"`  // position of the first byte, or of the oldest one that is there
+	Lines  int    `json:"lines,omitempty"` // only so many of the last lines that are there already; 0: all
+}
+
+// ConsoleAnswer precedes the bytes.
+type ConsoleAnswer struct {
+	From uint64 `json:"from"` // position of the first
 }
 
 // ConnectRequest names a port of the guest channel.
@@ -78,6 +85,8 @@ type Response struct {
 	Status *Status           `json:"status,omitempty"`
 	Exit   *banger.Exit      `json:"exit,omitempty"`
 	Stats  *Stats            `json:"stats,omitempty"`
+
+	Console *ConsoleAnswer `json:"console,omitempty"`
 }
 
 // InitPatience is what the image's init gets to come up, from when the guest is ready.

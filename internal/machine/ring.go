@@ -126,21 +126,24 @@ func (r *Ring) Close() {
 	r.changed.Broadcast()
 }
 
-// Copy writes what the ring holds to w.
-func (r *Ring) Copy(w io.Writer) error {
+// Start is where a request begins: what it asks for may not be there any more.
+func (r *Ring) Start(req ConsoleRequest) (uint64, error) { return start(r.f, r.Written(), req) }
+
+// Copy writes what the ring holds from position from on to w.
+func (r *Ring) Copy(from uint64, w io.Writer) error {
 	end := r.Written()
-	return copyRing(w, r.f, 0, func(pos uint64) (uint64, bool) { return r.Written(), pos < end })
+	return copyRing(w, r.f, from, func(pos uint64) (uint64, bool) { return r.Written(), pos < end })
 }
 
-// Follow writes what the ring holds to w, and then what comes, until Close or the end of ctx. A reader that is too slow
-// misses what has been overwritten.
-func (r *Ring) Follow(ctx context.Context, w io.Writer) error {
+// Follow writes what the ring holds from position from on to w, and then what comes, until Close or the end of ctx. A reader that
+// is too slow misses what has been overwritten.
+func (r *Ring) Follow(ctx context.Context, from uint64, w io.Writer) error {
 	defer context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.changed.Broadcast()
 	})()
-	return copyRing(w, r.f, 0, func(pos uint64) (uint64, bool) {
+	return copyRing(w, r.f, from, func(pos uint64) (uint64, bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for pos >= r.written && !r.closed && ctx.Err() == nil {
@@ -205,23 +208,4 @@ func (l *limited) Write(p []byte) (int, error) {
 		l.buf = append(l.buf[:0], l.buf[excess:]...)
 	}
 	return len(p), nil
-}
-
-// ReadRing reads what the ring at path holds. Errors: fs.ErrNotExist; ErrCorrupt.
-func ReadRing(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read console ring: %w", err)
-	}
-	defer f.Close()
-	end, err := readWritten(f)
-	if err != nil {
-		return nil, err
-	}
-	content := &limited{limit: ringSize}
-	err = copyRing(content, f, 0, func(pos uint64) (uint64, bool) { return end, pos < end })
-	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: console ring is cut off", banger.ErrCorrupt)
-	}
-	return content.buf, err
 }

@@ -110,7 +110,7 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 	var resp machine.Response
 	switch {
 	case req.Console != nil:
-		return s.console(ctx, conn, req.Console.Follow)
+		return s.console(ctx, conn, *req.Console)
 	case req.Status != nil:
 		status := s.snapshot()
 		resp.Status = &status
@@ -183,14 +183,18 @@ func (s *server) awaitInit(ctx context.Context) bool {
 	return true
 }
 
-func (s *server) console(ctx context.Context, conn net.Conn, follow bool) error {
-	if err := machine.WriteResponse(conn, machine.Response{}); err != nil {
+func (s *server) console(ctx context.Context, conn net.Conn, req machine.ConsoleRequest) error {
+	from, err := s.ring.Start(req)
+	if err != nil {
+		return refuse(conn, err)
+	}
+	if err := machine.WriteResponse(conn, machine.Response{Console: &machine.ConsoleAnswer{From: from}}); err != nil {
 		return err
 	}
-	if follow {
-		return s.ring.Follow(ctx, conn)
+	if req.Follow {
+		return s.ring.Follow(ctx, from, conn)
 	}
-	return s.ring.Copy(conn)
+	return s.ring.Copy(from, conn)
 }
 
 func (s *server) exec(conn net.Conn, r *bufio.Reader, req banger.ExecRequest) error {

@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("Connect to a port that nobody serves = %v, want ErrUnavailable", err)
 	}
 	var console bytes.Buffer
-	if err := w.client.Console(t.Context(), false, &console); err != nil || !strings.Contains(console.String(), "hello from the kernel") {
+	if _, err := w.client.Console(t.Context(), machine.ConsoleRequest{}, &console); err != nil || !strings.Contains(console.String(), "hello from the kernel") {
 		t.Errorf("Console = %q, %v", console.String(), err)
 	}
 	waited := make(chan banger.Exit, 1)
@@ -70,7 +70,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("Run = %+v, Shutdown %+v", got, exit)
 	}
 	console.Reset()
-	if err := w.client.Console(t.Context(), true, &console); err != nil || !strings.Contains(console.String(), "hello from the kernel") {
+	if _, err := w.client.Console(t.Context(), machine.ConsoleRequest{Follow: true}, &console); err != nil || !strings.Contains(console.String(), "hello from the kernel") {
 		t.Errorf("Console after the end = %q, %v", console.String(), err)
 	}
 }
@@ -197,7 +197,7 @@ func TestEnds(t *testing.T) {
 			follower := make(chan string, 1)
 			go func() {
 				var out bytes.Buffer
-				if err := w.client.Console(t.Context(), true, &out); err != nil {
+				if _, err := w.client.Console(t.Context(), machine.ConsoleRequest{Follow: true}, &out); err != nil {
 					t.Error(err)
 				}
 				follower <- out.String()

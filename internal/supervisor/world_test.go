@@ -310,7 +310,7 @@ func (w *world) awaitLaunch() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	if err := w.client.Console(ctx, true, &until{text: "hello from the kernel"}); !errors.Is(err, errSeen) {
+	if _, err := w.client.Console(ctx, machine.ConsoleRequest{Follow: true}, &until{text: "hello from the kernel"}); !errors.Is(err, errSeen) {
 		w.t.Fatalf("the console: %v", err)
 	}
 }

@@ -17,6 +17,10 @@ import (
 type Request struct {
 	Get *Get `json:"get,omitempty"` // → Answer with an Origin, then a stream
 	Put *Put `json:"put,omitempty"` // → Answer, then the client's stream, then another Answer with a Report
+
+	Walk   *Walk   `json:"walk,omitempty"`   // → Answer, then a stream
+	Read   *Read   `json:"read,omitempty"`   // then the client's stream → Answer with an Origin, then a stream
+	Remove *Remove `json:"remove,omitempty"` // then the client's stream → Answer with a Report
 }
 
 // Get asks for a file or tree.
@@ -30,6 +34,7 @@ type Put struct {
 	Path    []byte `json:"path"` // absolute: where Origin goes
 	Origin  Origin `json:"origin"`
 	Archive bool   `json:"archive,omitempty"`
+	Parents bool   `json:"parents,omitempty"` // the directories above Path are made when they are missing
 }
 
 // Answer is a line of the side that was asked.

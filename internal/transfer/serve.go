@@ -27,16 +27,17 @@ type Server struct {
 func (s Server) Serve(conn net.Conn) {
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, maxFrame)
-	var req Request
-	err := readLine(r, &req)
+	req, err := ReadRequest(r)
 	switch {
 	case err != nil:
-	case req.Get != nil && req.Put == nil:
+	case req.Get != nil:
 		err = s.get(conn, *req.Get)
-	case req.Put != nil && req.Get == nil:
+	case req.Put != nil:
 		err = s.put(conn, r, *req.Put)
+	case req.Remove != nil:
+		err = s.remove(conn, r, *req.Remove)
 	default:
-		err = banger.Invalidf("a request sets neither or both of its fields")
+		err = s.parts(conn, r, req)
 	}
 	if err != nil {
 		_ = Refuse(conn, err) // a client that is gone needs no answer
@@ -61,6 +62,20 @@ func (s Server) get(conn net.Conn, req Get) error {
 		_ = Send(conn, o, src, &report) // the stream tells what went wrong; a client that is gone need not know
 	}
 	return err
+}
+
+// parts answers a Walk or Read.
+func (s Server) parts(conn net.Conn, r *bufio.Reader, req Request) error {
+	name := req.Dir()
+	if err := absolute(name); err != nil {
+		return err
+	}
+	dir, err := OpenDir(name)
+	if err != nil {
+		return &banger.Error{Op: "read", Subject: name, Err: describe(err, "")}
+	}
+	defer dir.Close()
+	return ServeParts(context.Background(), conn, r, req, dir, s.Enter)
 }
 
 func absolute(name string) error {
@@ -93,6 +108,11 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	dest := string(req.Path)
 	if err := errors.Join(absolute(dest), req.Origin.check()); err != nil {
 		return err
+	}
+	if req.Parents {
+		if err := os.MkdirAll(path.Dir(path.Clean(dest)), 0o755); err != nil {
+			return &banger.Error{Op: "copy to", Subject: dest, Err: describe(err, dest)}
+		}
 	}
 	place, err := Resolve(dest, req.Origin)
 	if err != nil {

@@ -1,25 +1,19 @@
 package workspace
 
 import (
-	"bufio"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"os"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"banger"
-	"banger/internal/tree"
+	"banger/internal/transfer"
 )
 
 // Applied is what Apply did, or would do, to the host's work tree.
@@ -38,15 +32,15 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 	if err != nil {
 		return done, err
 	}
-	w, err := openWorktree(c.origin.Repo)
+	w, err := transfer.OpenDir(c.origin.Repo)
 	if err != nil {
 		return done, err
 	}
-	defer w.close()
+	defer w.Close()
 	write := map[string]blobRef{}
 	for _, name := range c.touched(now) {
 		guest, inGuest := now[name]
-		host, err := w.blob(name)
+		host, err := blobOf(w, name)
 		if err != nil {
 			return done, err
 		}
@@ -75,11 +69,11 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 		return done, nil
 	}
 	for _, name := range done.Removed { // first: a file may become a directory
-		if err := w.remove(name); err != nil {
+		if err := w.Remove(name); err != nil {
 			return done, err
 		}
 	}
-	return done, spaceIn(c.origin.Repo, c.write(ctx, w, done.Written, write))
+	return done, spaceIn(c.origin.Repo, c.write(ctx, done.Written, write))
 }
 
 // some names the first few.
@@ -124,9 +118,9 @@ func (c *Copy) touched(now map[string]blobRef) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// blob gives what a tree would call a file of the work tree; zero for what is not there.
-func (w *worktree) blob(name string) (blobRef, error) {
-	e, f, err := w.entry(name)
+// blobOf gives what a tree would call a file of the work tree; zero for what is not there.
+func blobOf(w *transfer.Dir, name string) (blobRef, error) {
+	e, open, err := w.Entry(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return blobRef{}, nil
 	}
@@ -134,130 +128,24 @@ func (w *worktree) blob(name string) (blobRef, error) {
 		return blobRef{}, err
 	}
 	h := newBlobHash(max(e.Size, int64(len(e.Link))))
-	if f != nil {
-		defer f.Close()
-		_, err = io.Copy(h, &exactly{r: f, rest: e.Size})
+	if open != nil {
+		defer open.Close()
+		_, err = io.Copy(h, e.Content)
 	} else {
 		_, err = io.WriteString(h, e.Link)
 	}
 	return blobRef{modeOf(e), hex.EncodeToString(h.Sum(nil))}, err
 }
 
-// write writes files with the content that the copy has.
-func (c *Copy) write(ctx context.Context, w *worktree, names []string, refs map[string]blobRef) error {
+// write writes files with the content that the copy has: all of them or, as far as no later step can fail, none.
+func (c *Copy) write(ctx context.Context, names []string, refs map[string]blobRef) error {
 	if len(names) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r, pipe := io.Pipe()
-	defer r.Close()
 	files := make([]file, len(names))
-	var ids strings.Builder
 	for i, name := range names {
 		files[i] = file{path: name, mode: refs[name].mode, id: refs[name].id}
-		fmt.Fprintln(&ids, files[i].id)
 	}
-	go func() {
-		pipe.CloseWithError(c.g.run(ctx, strings.NewReader(ids.String()), pipe, "cat-file", "--batch", "--buffer"))
-	}()
-	in := bufio.NewReaderSize(r, 64<<10)
-	for _, f := range files {
-		e, err := readBlob(f, in, time.Now())
-		if err == nil {
-			err = w.put(e)
-		}
-		if err == nil {
-			_, err = in.Discard(1)
-		}
-		if err != nil {
-			return fmt.Errorf("write %s: %w", f.path, err)
-		}
-	}
-	return nil
-}
-
-// dir opens the directory of a path, made if need be.
-func (w *worktree) dir(name string, create bool) (int, error) {
-	dir := path.Dir(name)
-	fd, err := w.open(dir, unix.O_PATH|unix.O_DIRECTORY)
-	if !create || !errors.Is(err, unix.ENOENT) {
-		return fd, err
-	}
-	above, err := w.dir(dir, true)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(above)
-	if err := unix.Mkdirat(above, path.Base(dir), 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, &os.PathError{Op: "mkdir", Path: dir, Err: err}
-	}
-	return w.open(dir, unix.O_PATH|unix.O_DIRECTORY)
-}
-
-// put writes one file or link: beside its place first, so that it is never there in part.
-func (w *worktree) put(e tree.Entry) (err error) {
-	dir, err := w.dir(e.Path, true)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	random := make([]byte, 6)
-	_, _ = rand.Read(random) // never fails: crypto/rand
-	temp := ".banger-" + hex.EncodeToString(random)
-	defer func() {
-		if err != nil {
-			_ = unix.Unlinkat(dir, temp, 0)
-		}
-	}()
-	if e.Kind == tree.Symlink {
-		if err := unix.Symlinkat(e.Link, dir, temp); err != nil {
-			return err
-		}
-	} else if err := writeAt(dir, temp, e); err != nil {
-		return err
-	}
-	return unix.Renameat(dir, temp, dir, path.Base(e.Path))
-}
-
-func writeAt(dir int, name string, e tree.Entry) error {
-	mode := uint32(0o666)
-	if e.Mode&0o100 != 0 {
-		mode = 0o777
-	}
-	fd, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	n, err := io.Copy(f, orEmpty(e.Content))
-	if err == nil && n != e.Size {
-		err = io.ErrUnexpectedEOF
-	}
-	return errors.Join(err, f.Close())
-}
-
-// remove removes a file, and directories above that are empty then.
-func (w *worktree) remove(name string) error {
-	dir, err := w.dir(name, false)
-	if err != nil {
-		return err
-	}
-	err = unix.Unlinkat(dir, path.Base(name), 0)
-	unix.Close(dir)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return &os.PathError{Op: "remove", Path: name, Err: err}
-	}
-	for above := path.Dir(name); above != "."; above = path.Dir(above) {
-		dir, err := w.dir(above, false)
-		if err != nil {
-			return nil
-		}
-		err = unix.Unlinkat(dir, path.Base(above), unix.AT_REMOVEDIR)
-		unix.Close(dir)
-		if err != nil {
-			return nil // not empty
-		}
-	}
-	return nil
+	_, err := transfer.Write(ctx, transfer.Place{Dir: c.origin.Repo}, transfer.Origin{Dir: true}, blobs(ctx, c.g, files, time.Now()), transfer.Options{})
+	return err
 }

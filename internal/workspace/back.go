@@ -63,8 +63,8 @@ func (c *Copy) count(ctx context.Context, a, b string) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// contents names all that there is.
-func (c *Copy) contents(ctx context.Context) (Exported, error) {
+// Contents names all that there is.
+func (c *Copy) Contents(ctx context.Context) (Exported, error) {
 	e := Exported{Branches: c.refs.byName, Head: c.refs.head, Stashes: c.refs.stashes}
 	if id := c.Commits[All]; id != "" {
 		var err error
@@ -77,7 +77,7 @@ func (c *Copy) contents(ctx context.Context) (Exported, error) {
 
 // Work tells whether the guest has anything that neither went in nor has been exported.
 func (c *Copy) Work(ctx context.Context, exported *Exported) (bool, error) {
-	now, err := c.contents(ctx)
+	now, err := c.Contents(ctx)
 	if err != nil {
 		return true, err
 	}

@@ -75,7 +75,7 @@ func TestWorkIsTold(t *testing.T) {
 			if has, err := c.Work(t.Context(), nil); err != nil || !has {
 				t.Errorf("Work() = %v, %v", has, err)
 			}
-			exported, err := c.contents(t.Context())
+			exported, err := c.Contents(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -44,27 +44,27 @@ type workState struct {
 	now         map[string]blobRef // content on the disk, as far as it is known
 	unknown     []string           // tracked paths whose content must be read
 	untracked   []string
-	nodes       map[string]Node
+	nodes       map[string]node
 	ignores     []string // .gitignore files
 }
 
 // readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
-func (c *Copy) readChanges(ctx context.Context, source Source, root string) error {
-	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, nodes: map[string]Node{}}
+func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error {
+	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, nodes: map[string]node{}}
 	if err := c.readHead(ctx, w); err != nil {
 		return err
 	}
-	if err := c.walk(ctx, source, root, w); err != nil {
+	if err := c.walk(ctx, guest, root, w); err != nil {
 		return err
 	}
-	if err := c.dropIgnored(ctx, source, root, w); err != nil {
+	if err := c.dropIgnored(ctx, guest, root, w); err != nil {
 		return err
 	}
 	for _, name := range w.untracked {
 		node := w.nodes[name]
 		c.Changes.UntrackedBytes += node.Size
 		sent, ok := c.origin.Sent[name]
-		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", ok && sent.Size == node.Size && sent.MTime == node.MTime.UnixNano() && sent.Mode == node.gitMode()})
+		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", ok && sent.Size == node.Size && sent.MTime == node.MTime && sent.Mode == node.gitMode()})
 	}
 	read := slices.Clone(w.unknown)
 	if c.origin.MaxUntracked > 0 {
@@ -74,7 +74,7 @@ func (c *Copy) readChanges(ctx context.Context, source Source, root string) erro
 		}
 		read = append(read, w.untracked...)
 	}
-	return c.store(ctx, source, root, w, read)
+	return c.store(ctx, guest, root, w, read)
 }
 
 // readHead lists the tree of HEAD and the index. A HEAD whose commit is not there counts as none.
@@ -109,24 +109,21 @@ func (c *Copy) readHead(ctx context.Context, w *workState) error {
 }
 
 // walk looks at the work tree.
-func (c *Copy) walk(ctx context.Context, source Source, root string, w *workState) error {
+func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState) error {
 	entries := map[string]indexEntry{}
 	for _, e := range c.index {
 		entries[e.Path] = e
 	}
-	nodes, count := map[string]Node{}, 0
-	for node, err := range source.Walk(ctx, root, ".git") {
+	nodes := map[string]node{}
+	for node, err := range guest.walk(ctx, root, ".git") {
 		if err != nil {
 			return err
 		}
-		if count++; count > maxNodes {
-			return &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: root, Err: fmt.Errorf("more than %d files", maxNodes)}
-		}
-		if nested, ok := strings.CutSuffix(node.Path, "/.git"); ok {
+		if nested, ok := strings.CutSuffix(node.path, "/.git"); ok {
 			c.Nested = append(c.Nested, nested)
 		}
-		if node.gitMode() != 0 && node.Path != ".git" {
-			nodes[node.Path] = node
+		if node.gitMode() != 0 && node.path != ".git" {
+			nodes[node.path] = node
 		}
 	}
 	for name, node := range nodes {
@@ -168,7 +165,7 @@ func (c *Copy) inNested(name string) bool {
 
 // dropIgnored takes the ignored files out of the untracked ones. git decides, in a work tree that has the guest's .gitignore
 // files and nothing else.
-func (c *Copy) dropIgnored(ctx context.Context, source Source, root string, w *workState) error {
+func (c *Copy) dropIgnored(ctx context.Context, guest Guest, root string, w *workState) error {
 	if len(w.untracked) == 0 {
 		return nil
 	}
@@ -182,7 +179,7 @@ func (c *Copy) dropIgnored(ctx context.Context, source Source, root string, w *w
 	}
 	defer in.Close()
 	slices.Sort(w.ignores)
-	for e, err := range source.Read(ctx, root, w.ignores) {
+	for e, err := range guest.read(ctx, root, w.ignores) {
 		if err != nil {
 			return err
 		}
@@ -216,9 +213,9 @@ func (c *Copy) dropIgnored(ctx context.Context, source Source, root string, w *w
 }
 
 // store reads what is not known yet into the copy and makes the commits.
-func (c *Copy) store(ctx context.Context, source Source, root string, w *workState, read []string) error {
+func (c *Copy) store(ctx context.Context, guest Guest, root string, w *workState, read []string) error {
 	im := newImporter(ctx, c.g)
-	for e, err := range source.Read(ctx, root, read) {
+	for e, err := range guest.read(ctx, root, read) {
 		if err == nil {
 			var ref blobRef
 			if ref, err = im.blob(e); err == nil && ref.mode != 0 {

@@ -53,7 +53,7 @@ var gitParts = []string{"HEAD", "packed-refs", "shallow", "index", "info/exclude
 
 // Fetch copies the repository whose root in the guest is root. The copy is made in a new directory below dir.
 // Errors: ErrNotFound when there is no repository; ErrCorrupt for one that can't be read.
-func Fetch(ctx context.Context, source Source, root, dir string, origin Origin) (_ *Copy, err error) {
+func Fetch(ctx context.Context, guest Guest, root, dir string, origin Origin) (_ *Copy, err error) {
 	own, err := os.MkdirTemp(dir, "copy-")
 	if err != nil {
 		return nil, spaceIn(dir, err)
@@ -67,17 +67,17 @@ func Fetch(ctx context.Context, source Source, root, dir string, origin Origin) 
 	if err := c.init(ctx, origin); err != nil {
 		return nil, err
 	}
-	objects, err := c.readNames(ctx, source, root)
+	objects, err := c.readNames(ctx, guest, root)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readObjects(ctx, source, root, objects, origin); err != nil {
+	if err := c.readObjects(ctx, guest, root, objects, origin); err != nil {
 		return nil, err
 	}
 	if err := c.writeRefs(); err != nil {
 		return nil, err
 	}
-	return c, c.readChanges(ctx, source, root)
+	return c, c.readChanges(ctx, guest, root)
 }
 
 // Close removes the copy.
@@ -114,37 +114,37 @@ var (
 )
 
 // readNames reads refs and index and finds out which objects there are.
-func (c *Copy) readNames(ctx context.Context, source Source, root string) (objects objectFiles, err error) {
+func (c *Copy) readNames(ctx context.Context, guest Guest, root string) (objects objectFiles, err error) {
 	var names []string
 	found := false
-	for node, err := range source.Walk(ctx, guestPath(root, ".git"), "hooks", "lfs", "modules", "worktrees", "rr-cache") {
+	for node, err := range guest.walk(ctx, guestPath(root, ".git"), "hooks", "lfs", "modules", "worktrees", "rr-cache") {
 		if err != nil {
 			return objects, err
 		}
 		found = true
 		switch {
 		case node.Kind != tree.File:
-		case packFile.MatchString(node.Path):
-			objects.packs = append(objects.packs, node.Path)
-		case looseFile.MatchString(node.Path):
-			objects.loose = append(objects.loose, node.Path)
-		case slices.Contains(gitParts, node.Path), strings.HasPrefix(node.Path, "refs/") && len(names) < maxRefs:
-			names = append(names, node.Path)
-			if node.Path == "index" {
-				c.written = node.MTime
+		case packFile.MatchString(node.path):
+			objects.packs = append(objects.packs, node.path)
+		case looseFile.MatchString(node.path):
+			objects.loose = append(objects.loose, node.path)
+		case slices.Contains(gitParts, node.path), strings.HasPrefix(node.path, "refs/") && len(names) < maxRefs:
+			names = append(names, node.path)
+			if node.path == "index" {
+				c.written = node.modified()
 			}
 		}
 	}
 	if !found {
 		return objects, &banger.Error{Kind: banger.ErrNotFound, Op: "workspace", Subject: root, Err: errors.New("the guest has no repository there")}
 	}
-	return objects, c.readSmall(ctx, source, root, names)
+	return objects, c.readSmall(ctx, guest, root, names)
 }
 
 // readSmall reads what is no object.
-func (c *Copy) readSmall(ctx context.Context, source Source, root string, names []string) error {
+func (c *Copy) readSmall(ctx context.Context, guest Guest, root string, names []string) error {
 	content := map[string][]byte{}
-	for e, err := range source.Read(ctx, guestPath(root, ".git"), names) {
+	for e, err := range guest.read(ctx, guestPath(root, ".git"), names) {
 		if err != nil {
 			return err
 		}
@@ -235,11 +235,11 @@ func (c *Copy) missing(ctx context.Context, ids []string) (lacking []string, err
 }
 
 // readObjects copies the objects that the host does not have. What a pack's name says of the host's own is not sent again.
-func (c *Copy) readObjects(ctx context.Context, source Source, root string, objects objectFiles, origin Origin) error {
+func (c *Copy) readObjects(ctx context.Context, guest Guest, root string, objects objectFiles, origin Origin) error {
 	if origin.Repo != "" {
 		objects.packs = slices.DeleteFunc(objects.packs, func(name string) bool { return slices.Contains(origin.Packs, path.Base(name)) })
 	}
-	for e, err := range source.Read(ctx, guestPath(root, ".git"), slices.Concat(objects.packs, objects.loose)) {
+	for e, err := range guest.read(ctx, guestPath(root, ".git"), slices.Concat(objects.packs, objects.loose)) {
 		switch {
 		case err != nil:
 			return err

@@ -3,8 +3,8 @@ package workspace
 import (
 	"context"
 	"fmt"
-	"io/fs"
-	"iter"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,78 +15,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/tree"
+	"banger/internal/transfer"
 )
 
-// dirSource is a directory of the host in the place of a guest.
-type dirSource struct{ read []string } // paths that were asked for
-
-func (s *dirSource) Walk(_ context.Context, dir string, skip ...string) iter.Seq2[Node, error] {
-	return func(yield func(Node, error) bool) {
-		err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-			rel, _ := filepath.Rel(dir, name)
-			if err != nil || rel == "." {
-				return err
-			}
-			var st unix.Stat_t
-			if err := unix.Lstat(name, &st); err != nil {
-				return err
-			}
-			node := Node{Path: rel, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Ino: st.Ino, Size: st.Size, MTime: timeOf(st.Mtim), CTime: timeOf(st.Ctim)}
-			switch st.Mode & unix.S_IFMT {
-			case unix.S_IFREG:
-				node.Kind = tree.File
-			case unix.S_IFDIR:
-				node.Kind = tree.Dir
-			case unix.S_IFLNK:
-				node.Kind = tree.Symlink
-				node.Link, _ = os.Readlink(name)
-			default:
-				node.Kind = tree.FIFO
-			}
-			if !yield(node, nil) {
-				return filepath.SkipAll
-			}
-			if d.IsDir() && slices.Contains(skip, rel) {
-				return filepath.SkipDir
-			}
-			return nil
-		})
-		if err != nil {
-			yield(Node{}, err)
+// local is a directory of this machine in the place of a guest: the agent's own server answers. It notes what is read.
+func local(read *[]string) Guest {
+	return Guest{Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
+		if read != nil {
+			*read = append(*read, names...)
 		}
-	}
-}
-
-func (s *dirSource) Read(_ context.Context, dir string, paths []string) tree.Source {
-	return func(yield func(tree.Entry, error) bool) {
-		w, err := openWorktree(dir)
-		if err != nil {
-			yield(tree.Entry{}, err)
-			return
-		}
-		defer w.close()
-		for _, name := range paths {
-			s.read = append(s.read, name)
-			e, f, err := w.entry(name)
-			if err != nil {
-				continue
-			}
-			if f != nil {
-				defer f.Close()
-			}
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
+		host, guest := net.Pipe()
+		server := transfer.Server{Owner: func() (transfer.Owner, error) {
+			return transfer.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, nil
+		}}
+		go server.Serve(guest)
+		return host, transfer.WriteRequest(host, req, names)
+	}}
 }
 
 // fetch fetches a guest's repository with all that it has.
 func fetch(t *testing.T, guest string, origin Origin) *Copy {
 	t.Helper()
 	origin.MaxUntracked = 1 << 30
-	c, err := Fetch(t.Context(), &dirSource{}, guest, t.TempDir(), origin)
+	c, err := Fetch(t.Context(), local(nil), guest, t.TempDir(), origin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +65,8 @@ func TestFetch(t *testing.T) {
 	origin := Origin{Repo: host, Base: base, Packs: []string{filepath.Base(packs[0])}}
 
 	t.Run("unchanged", func(t *testing.T) {
-		source := &dirSource{}
-		c, err := Fetch(t.Context(), source, guest, t.TempDir(), Origin{Repo: host, Base: base, Packs: origin.Packs, MaxUntracked: 1})
+		var read []string
+		c, err := Fetch(t.Context(), local(&read), guest, t.TempDir(), Origin{Repo: host, Base: base, Packs: origin.Packs, MaxUntracked: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +74,7 @@ func TestFetch(t *testing.T) {
 		if !reflect.DeepEqual(c.Changes, Changes{}) || len(c.Commits) > 0 || len(c.Notices) > 0 {
 			t.Errorf("changes %+v, commits %v, notices %q", c.Changes, c.Commits, c.Notices)
 		}
-		for _, name := range source.read {
+		for _, name := range read {
 			if strings.Contains(name, "pack") && name != "packed-refs" || strings.HasPrefix(name, "f1") {
 				t.Errorf("%s was read", name)
 			}

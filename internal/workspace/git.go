@@ -92,3 +92,6 @@ func gitFailed(op, subject string, err error) error {
 	}
 	return &banger.Error{Kind: kind, Op: op, Subject: subject, Err: err, Hint: banger.HintOf(err)}
 }
+
+// spaceIn tells a full file system of the host as such.
+func spaceIn(dir string, err error) error { return banger.SpaceError(err, dir) }

@@ -127,3 +127,8 @@ func (s *Shipment) config() string {
 	}
 	return b.String()
 }
+
+// configValue writes a value for git's configuration file.
+func configValue(value string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`, "\x00", "").Replace(value) + `"`
+}

@@ -78,7 +78,7 @@ func MakePlan(ctx context.Context, repo Repo, options Options) (Plan, error) {
 	}
 	if p.from {
 		p.note("the files are those of %s; the work tree's edits stay on the host", options.From)
-		return p, p.takeCommit(ctx)
+		return p, p.takeCommit(ctx) // git gives the files in the order of their paths
 	}
 	if repo.Busy != "" {
 		p.note("a %s is under way in %s: files and history travel as they are, the %s itself does not", repo.Busy, repo.Root, repo.Busy)

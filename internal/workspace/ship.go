@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/transfer"
 	"banger/internal/tree"
 )
 
@@ -143,15 +144,15 @@ func (p Plan) subPath(s *Shipment) string {
 // files yields the work tree's files, or those of the commit that the plan begins at.
 func (s *Shipment) files(ctx context.Context) tree.Source {
 	if s.plan.from {
-		return s.blobs(ctx)
+		return tree.Filter(blobs(ctx, git{dir: s.plan.Repo.Root}, s.plan.files, s.now), s.note)
 	}
 	return func(yield func(tree.Entry, error) bool) {
-		w, err := openWorktree(s.plan.Repo.Root)
+		w, err := transfer.OpenDir(s.plan.Repo.Root)
 		if err != nil {
 			yield(tree.Entry{}, err)
 			return
 		}
-		defer w.close()
+		defer w.Close()
 		seen := map[string]bool{}
 		for _, f := range s.plan.files {
 			if ctx.Err() != nil {
@@ -159,7 +160,7 @@ func (s *Shipment) files(ctx context.Context) tree.Source {
 				return
 			}
 			for _, dir := range parents(f.path, seen) {
-				if !yield(tree.Directory(dir, w.dirMode(dir)), nil) {
+				if !yield(tree.Directory(dir, w.DirMode(dir)), nil) {
 					return
 				}
 			}
@@ -170,9 +171,21 @@ func (s *Shipment) files(ctx context.Context) tree.Source {
 	}
 }
 
+// note remembers a file of a commit that goes out.
+func (s *Shipment) note(e *tree.Entry) bool {
+	if e.Kind == tree.Dir {
+		return true
+	}
+	i, _ := slices.BinarySearchFunc(s.plan.files, e.Path, func(f file, name string) int { return strings.Compare(f.path, name) })
+	f := s.plan.files[i]
+	s.clean[f.path] = true
+	s.sent[f.path] = Sent{Mode: f.mode, ID: f.id, Size: e.Size, MTime: s.now.UnixNano()}
+	return true
+}
+
 // send yields one file; false ends the stream.
-func (s *Shipment) send(w *worktree, f file, yield func(tree.Entry, error) bool) bool {
-	e, content, err := w.entry(f.path)
+func (s *Shipment) send(w *transfer.Dir, f file, yield func(tree.Entry, error) bool) bool {
+	e, open, err := w.Entry(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
@@ -184,9 +197,9 @@ func (s *Shipment) send(w *worktree, f file, yield func(tree.Entry, error) bool)
 		sum = newBlobHash(int64(len(e.Link)))
 		io.WriteString(sum, e.Link)
 	}
-	if content != nil {
-		defer content.Close()
-		e.Content = io.TeeReader(&exactly{r: content, rest: e.Size}, sum)
+	if open != nil {
+		defer open.Close()
+		e.Content = io.TeeReader(e.Content, sum)
 	}
 	if !yield(e, nil) {
 		return false
@@ -215,60 +228,52 @@ func newBlobHash(size int64) hash.Hash {
 	return h
 }
 
-// exactly reads as many bytes as the entry says: a file that shrank is filled up with zeros, one that grew is cut.
-type exactly struct {
-	r    io.Reader
-	rest int64
-}
-
-func (x *exactly) Read(p []byte) (int, error) {
-	if x.rest == 0 {
-		return 0, io.EOF
-	}
-	if int64(len(p)) > x.rest {
-		p = p[:x.rest]
-	}
-	n, err := x.r.Read(p)
-	if err == io.EOF {
-		clear(p)
-		n, err = len(p), nil
-	}
-	x.rest -= int64(n)
-	return n, err
-}
-
-// blobs yields the files of a commit as git stores them.
-func (s *Shipment) blobs(ctx context.Context) tree.Source {
+// blobs yields files as git stores them, with the directories above them.
+func blobs(ctx context.Context, g git, files []file, at time.Time) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		r, w := io.Pipe()
 		defer r.Close()
 		var ids strings.Builder
-		for _, f := range s.plan.files {
+		for _, f := range files {
 			fmt.Fprintln(&ids, f.id)
 		}
 		go func() {
-			w.CloseWithError((git{dir: s.plan.Repo.Root}).run(ctx, strings.NewReader(ids.String()), w, "cat-file", "--batch", "--buffer"))
+			w.CloseWithError(g.run(ctx, strings.NewReader(ids.String()), w, "cat-file", "--batch", "--buffer"))
 		}()
 		in, seen := bufio.NewReaderSize(r, 64<<10), map[string]bool{}
-		for _, f := range s.plan.files {
+		for _, f := range files {
 			for _, dir := range parents(f.path, seen) {
 				if !yield(tree.Directory(dir, 0o755), nil) {
 					return
 				}
 			}
-			e, err := readBlob(f, in, s.now)
+			e, err := readBlob(f, in, at)
 			if !yield(e, err) || err != nil {
 				return
 			}
-			if _, err := io.Copy(io.Discard, orEmpty(e.Content)); err == nil { // what the taker left
+			_, err = io.Copy(io.Discard, orEmpty(e.Content)) // what the taker left
+			if err == nil {
 				_, err = in.Discard(1)
 			}
-			s.clean[f.path] = true
-			s.sent[f.path] = Sent{Mode: f.mode, ID: f.id, Size: e.Size, MTime: s.now.UnixNano()}
+			if err != nil {
+				yield(tree.Entry{}, err)
+				return
+			}
 		}
 	}
+}
+
+// parents gives the directories above name that seen does not hold yet, the outermost first, and notes them there.
+func parents(name string, seen map[string]bool) (dirs []string) {
+	for i, r := range name {
+		if r == '/' && !seen[name[:i]] {
+			seen[name[:i]] = true
+			dirs = append(dirs, name[:i])
+		}
+	}
+	return dirs
 }
 
 func orEmpty(r io.Reader) io.Reader {

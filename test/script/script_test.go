@@ -44,6 +44,8 @@ func TestScripts(t *testing.T) {
 				}
 				close(ts.Value("world").(*world).slow)
 			},
+			"console": console,
+			"reboot":  reboot,
 			"crash": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {
 					ts.Fatalf("usage: crash NAME")

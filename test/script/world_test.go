@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/lifecycle"
 	"banger/internal/machine"
@@ -55,7 +55,7 @@ func newWorld(root string) (*world, error) {
 	w.log = file
 	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
-		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
+		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, MaxMemoryMiB: 16384 * 8 / 10, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
 			return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil
 		},
@@ -70,6 +70,10 @@ func newWorld(root string) (*world, error) {
 		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage, BundleKernel: bundleKernel},
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
+		},
+		Settings: func(context.Context) ([]config.Setting, error) {
+			settings := config.Loaded{Config: config.Default()}
+			return settings.Settings(), nil
 		},
 		Shutdown: func() {},
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid}, nil },
@@ -120,7 +124,7 @@ var (
 
 type images struct{ slow <-chan struct{} }
 
-// await waits when the image is a slow one.
+// await waits when the image, or the VM, is a slow one.
 func (i images) await(ctx context.Context, ref string) error {
 	if ref != "slow" {
 		return nil
@@ -202,6 +206,7 @@ func (h homes) List() (ids []banger.VMID, err error) {
 type run struct {
 	cfg   machine.Config
 	l     *net.UnixListener
+	ring  *machine.Ring
 	ended chan struct{}
 	once  sync.Once
 	exit  banger.Exit // once ended
@@ -212,6 +217,7 @@ func (r *run) end(cause banger.ExitCause, detail string) {
 	r.once.Do(func() {
 		r.exit = banger.Exit{Cause: cause, Detail: detail, At: time.Now().UTC()}
 		r.l.Close()
+		r.ring.Close()
 		close(r.ended)
 	})
 }
@@ -244,14 +250,15 @@ func (m machines) get(id banger.VMID) (*run, error) {
 
 func (m machines) Launch(_ context.Context, cfg machine.Config) error {
 	socket := m.dir.VM(cfg.ID).MachineSocket()
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	ring, err := machine.OpenRing(m.dir.VM(cfg.ID).ConsoleRing())
 	if err != nil {
 		return err
 	}
-	r := &run{cfg: cfg, l: l, ended: make(chan struct{})}
+	l, err := machine.Listen(socket)
+	if err != nil {
+		return err
+	}
+	r := &run{cfg: cfg, ring: ring, l: l, ended: make(chan struct{})}
 	m.mu.Lock()
 	m.runs[cfg.ID] = r
 	m.mu.Unlock()
@@ -270,6 +277,11 @@ func (m machines) Status(_ context.Context, id banger.VMID) (machine.Status, err
 }
 
 func (m machines) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
+	if r, err := m.get(id); err == nil {
+		if err := (images{m.slow}).await(ctx, r.cfg.Name); err != nil {
+			return machine.Status{}, err
+		}
+	}
 	return m.Status(ctx, id)
 }
 
@@ -347,18 +359,4 @@ func (m machines) Finish(_ context.Context, id banger.VMID, _ time.Duration) err
 		r.end(banger.ExitKilled, "")
 	}
 	return nil
-}
-
-// serve answers on machine.sock.
-func (r *run) serve() {
-	for {
-		conn, err := r.l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			io.Copy(io.Discard, conn)
-		}()
-	}
 }

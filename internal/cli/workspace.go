@@ -1,0 +1,262 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/channel"
+	"banger/internal/machine"
+	"banger/internal/statedir"
+	"banger/internal/transfer"
+	"banger/internal/tree"
+	"banger/internal/workspace"
+)
+
+func (a *app) workspaceGroup() *cobra.Command {
+	return a.group("workspace", "a repository goes into a VM, the work comes back", `
+A repository of the host goes into a VM as a clone of its own, with the edits of the work tree. What is done to it there comes back as
+git: commits and changes, into refs, branches or the work tree. Nothing is shared meanwhile.`, `
+  banger vm run ./repo                         a new VM with the repository, and a shell in it
+  banger workspace prepare devbox ./repo       into a VM that runs
+  banger workspace status devbox               what has been done there
+  banger workspace diff devbox
+  banger workspace pull devbox --branch fix    its commits as a branch of the repository here
+  banger workspace pull devbox --apply         its changes into the work tree here`,
+		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull())
+}
+
+// planFlags say what of a repository travels.
+type planFlags struct {
+	branch, from string
+	untracked    bool
+	ignored      []string
+	full         bool
+	guestPath    string
+	dryRun       bool
+	cmd          *cobra.Command
+}
+
+func (f *planFlags) add(cmd *cobra.Command) {
+	f.cmd = cmd
+	flags := cmd.Flags()
+	flags.StringVar(&f.branch, "branch", "", "a new `branch` in the VM; the host's branches stay as they are")
+	flags.StringVar(&f.from, "from", "", "`commit` that the new branch begins at (default: HEAD with the work tree's edits)")
+	flags.BoolVar(&f.untracked, "include-untracked", false, "files that git neither tracks nor ignores, too")
+	flags.StringArrayVar(&f.ignored, "include-ignored", nil, "ignored files like `GLOB`, too (repeatable)")
+	flags.BoolVar(&f.full, "full-history", false, "all commits instead of the last few")
+	flags.StringVar(&f.guestPath, "guest-path", "", "`directory` in the VM (default: /root/repo)")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only tell what would go in")
+	for _, name := range []string{"branch", "from", "include-ignored", "guest-path"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+}
+
+// errors of flags that say how a repository travels when there is none.
+func (f *planFlags) unused() error {
+	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run"} {
+		if f.cmd.Flags().Changed(name) {
+			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--%s is about a repository, and none is named", name), Hint: "banger vm run --" + name + " … PATH"}
+		}
+	}
+	return nil
+}
+
+// planned is a repository and where it goes.
+type planned struct {
+	workspace.Plan
+	dest string
+}
+
+// plan decides about each of paths, before anything is done.
+func (f *planFlags) plan(ctx context.Context, paths []string, user string) ([]planned, error) {
+	if f.guestPath != "" {
+		if len(paths) > 1 {
+			return nil, banger.Invalidf("--guest-path is one place, and %d repositories are named", len(paths))
+		}
+		if err := banger.ValidateGuestPath(f.guestPath); err != nil {
+			return nil, err
+		}
+	}
+	var plans []planned
+	for _, name := range paths {
+		repo, err := workspace.Inspect(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		plan, err := workspace.MakePlan(ctx, repo, workspace.Options{Branch: f.branch, From: f.from, Untracked: f.untracked, Ignored: f.ignored, FullHistory: f.full})
+		if err != nil {
+			return nil, err
+		}
+		dest := f.dest(repo.Root, user, len(paths) > 1)
+		for _, other := range plans {
+			if other.dest == dest {
+				return nil, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s and %s would both be %s", other.Repo.Root, repo.Root, dest), Hint: "prepare one of them by itself, with --guest-path"}
+			}
+		}
+		plans = append(plans, planned{plan, dest})
+	}
+	return plans, nil
+}
+
+// dest is where a repository goes: /root/repo, or below /root by its own name beside others, or /workspaces/NAME for another user.
+func (f *planFlags) dest(root, user string, several bool) string {
+	switch base := filepath.Base(root); {
+	case f.guestPath != "":
+		return f.guestPath
+	case user != "" && user != "root":
+		return path.Join("/workspaces", base)
+	case several:
+		return path.Join("/root", base)
+	}
+	return "/root/repo"
+}
+
+// showPlans tells what would go in.
+func (a *app) showPlans(plans []planned) error {
+	type shown struct {
+		Host    string   `json:"host_path"`
+		Guest   string   `json:"guest_path"`
+		Head    string   `json:"head"`
+		Branch  string   `json:"branch"`
+		Files   []string `json:"files"`
+		Notices []string `json:"notices"`
+	}
+	list := []shown{}
+	for _, p := range plans {
+		branch := p.Repo.Branch
+		if p.Options.Branch != "" {
+			branch = p.Options.Branch
+		}
+		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...)})
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	for _, s := range list {
+		for _, name := range s.Files {
+			fmt.Fprintln(a.Out, escape(name))
+		}
+		a.notice("%d files of %s would go to %s (branch %s, commit %.12s)", len(s.Files), s.Host, s.Guest, or(s.Branch, "-"), or(s.Head, "-"))
+		for _, notice := range s.Notices {
+			a.notice("%s", notice)
+		}
+	}
+	return nil
+}
+
+// prepare sends repositories into a running VM and has host and daemon remember them.
+func (a *app) prepare(ctx context.Context, vm api.VMDetail, plans []planned) error {
+	for _, p := range plans {
+		if err := a.prepareOne(ctx, vm, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) prepareOne(ctx context.Context, vm api.VMDetail, p planned) error {
+	for _, notice := range p.Notices {
+		a.notice("%s", notice)
+	}
+	show, end := a.progress()
+	defer end()
+	done := show.Begin("workspace", "packing "+p.Repo.Root)
+	ship, err := p.Prepare(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer ship.Close()
+	record, err := ship.Send(ctx, a.guest(vm), p.dest, sizes(show, "workspace", "sending "+p.Repo.Root))
+	if err != nil {
+		return err
+	}
+	if err := record.Write(statedir.VMDir{Path: vm.Dir}.Workspace(p.dest)); err != nil {
+		return err
+	}
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.SetWorkspace(ctx, string(vm.ID), record.Workspace); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+// sizes reports bytes that went by as progress of a stage.
+func sizes(show banger.ProgressFunc, stage, text string) func(int64) {
+	var total int64
+	return func(n int64) {
+		total += n
+		show.Report(banger.Progress{Stage: stage, Text: text, Bytes: total})
+	}
+}
+
+// guest reaches the files of a running VM.
+func (a *app) guest(vm api.VMDetail) workspace.Guest {
+	connect := machine.Client{Socket: vm.MachineSocket}.Connect
+	return workspace.Guest{
+		Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
+			conn, err := connect(ctx, channel.PortFiles)
+			if err != nil {
+				return nil, err
+			}
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			if err := transfer.WriteRequest(conn, req, names); err != nil {
+				stop()
+				conn.Close()
+				return nil, err
+			}
+			return conn, nil
+		},
+		Bring: func(ctx context.Context, put transfer.Put, src tree.Source) error {
+			conn, err := connect(ctx, channel.PortFiles)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			if _, err = transfer.Bring(conn, put, src); err != nil && ctx.Err() != nil {
+				err = &banger.Error{Kind: banger.ErrInterrupted, Err: context.Cause(ctx)}
+			}
+			return err
+		},
+	}
+}
+
+// guestOf reaches the files of a VM.
+func (a *app) guestOf(_ context.Context, vm api.VMDetail) (workspace.Guest, error) {
+	if vm.State != banger.StateRunning {
+		return workspace.Guest{}, notRunning(vm.Spec.Name, vm.State)
+	}
+	return a.guest(vm), nil
+}
+
+// workspaceOf gives a VM's workspace: the one at guestPath, or the only one.
+func workspaceOf(vm api.VMDetail, guestPath string) (banger.Workspace, error) {
+	var paths []string
+	for _, ws := range vm.Workspaces {
+		if ws.GuestPath == guestPath || guestPath == "" && len(vm.Workspaces) == 1 {
+			return ws, nil
+		}
+		paths = append(paths, ws.GuestPath)
+	}
+	name := vm.Spec.Name
+	switch {
+	case len(paths) == 0:
+		return banger.Workspace{}, &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: name, Err: fmt.Errorf("no repository has been put in"), Hint: "banger workspace prepare " + name + " PATH"}
+	case guestPath == "":
+		return banger.Workspace{}, &banger.Error{Kind: banger.ErrInvalid, Op: "vm", Subject: name, Err: fmt.Errorf("it has %d repositories", len(paths)), Hint: "--guest-path " + strings.Join(paths, " or ")}
+	}
+	return banger.Workspace{}, &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: name, Err: fmt.Errorf("no repository was put into %s", guestPath), Hint: "--guest-path " + strings.Join(paths, " or ")}
+}

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"banger"
+)
+
+func (a *app) workspacePrepare() *cobra.Command {
+	var flags planFlags
+	cmd := &cobra.Command{
+		Use: "prepare [flags] VM [PATH]", Short: "put a repository into a running VM",
+		Long: `The repository that PATH lies in (default: where you are) goes in as a clone with its last commits, with the files of the work
+tree as they are: tracked ones; untracked ones if asked for; ignored ones never unless named. No hooks, no credentials and no
+settings but your name travel. The VM needs no git for it.`,
+		Example: `  banger workspace prepare devbox
+  banger workspace prepare devbox ~/src/app --branch fix-login
+  banger workspace prepare --dry-run devbox --include-ignored 'node_modules'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return inputError(cmd, "want the name of a VM, and at most one path")
+			}
+			return nil
+		},
+		ValidArgsFunction: a.completeVMs(1, banger.StateRunning),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			paths := []string{"."}
+			if len(args) == 2 {
+				paths = args[1:]
+			}
+			ctx := cmd.Context()
+			if flags.dryRun {
+				plans, err := flags.plan(ctx, paths, "")
+				if err != nil {
+					return err
+				}
+				return a.showPlans(plans)
+			}
+			vm, err := a.show(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			plans, err := flags.plan(ctx, paths, vm.Spec.User)
+			if err != nil {
+				return err
+			}
+			if vm.State != banger.StateRunning {
+				return notRunning(vm.Spec.Name, vm.State)
+			}
+			if err := a.prepare(ctx, vm, plans); err != nil {
+				return err
+			}
+			if a.json {
+				vm, err := a.show(ctx, string(vm.ID))
+				if err != nil {
+					return err
+				}
+				return a.printJSON(vm.Workspaces)
+			}
+			for _, p := range plans {
+				a.notice("%s is in %s:%s", p.Repo.Root, vm.Spec.Name, p.dest)
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}

@@ -1,0 +1,142 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"banger"
+)
+
+// FromHost and BuiltIn are where a value comes from that neither the file nor the environment gives.
+const (
+	FromHost = "this computer"
+	BuiltIn  = "built in"
+)
+
+// Setting is one value, as people see it, and where it comes from.
+type Setting struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	From  string `json:"from"` // path of the file, "$VARIABLE", [FromHost] or [BuiltIn]
+}
+
+// Variable is the environment variable that stands above a key of the file: BANGER_VM_DEFAULTS_MEMORY for vm_defaults.memory.
+func Variable(key string) string {
+	return "BANGER_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// mirrorVariable is a shorter name of the one for debian.mirror, which the build uses too.
+const mirrorVariable = "BANGER_MIRROR"
+
+// note remembers what the text of a file sets.
+func (l *Loaded) note(path string, text []byte) {
+	var sections map[string]map[string]any
+	if toml.Unmarshal(text, &sections) != nil {
+		return // Parse has taken it: there is something else than sections, which sets nothing
+	}
+	for _, key := range Keys() {
+		section, name, _ := strings.Cut(key, ".")
+		if _, ok := sections[section][name]; ok {
+			l.from[key] = path
+		}
+	}
+}
+
+// override takes what the environment sets. An empty variable sets nothing.
+func (l *Loaded) override(lookup func(string) (string, bool)) error {
+	set := func(variable, key string) error {
+		text, ok := lookup(variable)
+		if !ok || text == "" {
+			return nil
+		}
+		l.from[key] = "$" + variable
+		if err := l.Config.set(key, text); err != nil {
+			return &banger.Error{Kind: banger.ErrInvalid, Op: "environment", Subject: variable, Err: err, Hint: banger.HintOf(err)}
+		}
+		return nil
+	}
+	if err := set(mirrorVariable, "debian.mirror"); err != nil {
+		return err
+	}
+	for _, key := range Keys() {
+		if err := set(Variable(key), key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// set gives one key the value that text means: text itself where the file has a string, else what TOML says.
+func (c *Config) set(key, text string) error {
+	changed := *c
+	field := c.field(key)
+	if strings.ContainsAny(text, "\n\r") {
+		return fmt.Errorf("it has several lines")
+	}
+	literal := text
+	if _, isText := field.Addr().Interface().(encoding.TextUnmarshaler); isText || field.Kind() == reflect.String {
+		literal = strconv.Quote(text)
+	}
+	section, name, _ := strings.Cut(key, ".")
+	if err := toml.Unmarshal([]byte("["+section+"]\n"+name+" = "+literal+"\n"), &changed); err != nil {
+		return err
+	}
+	if err := changed.validate(); err != nil {
+		return err
+	}
+	*c = changed
+	return nil
+}
+
+// field gives the field of a key.
+func (c *Config) field(key string) reflect.Value {
+	section, name, _ := strings.Cut(key, ".")
+	byTag := func(v reflect.Value, tag string) reflect.Value {
+		for i := range v.NumField() {
+			if v.Type().Field(i).Tag.Get("toml") == tag {
+				return v.Field(i)
+			}
+		}
+		panic("no key " + key)
+	}
+	return byTag(byTag(reflect.ValueOf(c).Elem(), section), name)
+}
+
+// Settings gives every key with its value, in the order of the structs. A password in a URL is left out.
+func (l *Loaded) Settings() []Setting {
+	var list []Setting
+	for _, key := range Keys() {
+		from := l.from[key]
+		if from == "" {
+			from = BuiltIn
+		}
+		list = append(list, Setting{Key: key, Value: show(l.Config.field(key)), From: from})
+	}
+	return list
+}
+
+func show(v reflect.Value) string {
+	switch value := v.Interface().(type) {
+	case string:
+		if u, err := url.Parse(value); err == nil && u.User != nil {
+			return u.Redacted()
+		}
+		return value
+	case fmt.Stringer:
+		return value.String()
+	}
+	if v.Kind() != reflect.Slice || v.Type().Elem().Kind() == reflect.Uint8 {
+		return fmt.Sprint(v.Interface())
+	}
+	parts := []string{}
+	for i := range v.Len() {
+		parts = append(parts, show(v.Index(i)))
+	}
+	return strings.Join(parts, ", ")
+}
