@@ -53,6 +53,7 @@ type VMSpec struct {
 	Env       map[string]string `json:"env,omitempty"`  // for every command run in the VM
 	User      string            `json:"user,omitempty"` // default user of shell and exec; empty means root
 	Labels    map[string]string `json:"labels,omitempty"`
+	Publish   []Publish         `json:"publish,omitempty"`      // ports pinned to addresses of the host
 	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
 
@@ -87,6 +88,9 @@ func (s VMSpec) Validate() error {
 		return Invalidf("disk size %s: want %s to %s", FormatSize(s.DiskBytes), FormatSize(MinDiskBytes), FormatSize(MaxDiskBytes))
 	case s.StopIdle != 0 && s.StopIdle < MinStopIdle:
 		return Invalidf("stop when idle for %s: want at least %s", s.StopIdle, MinStopIdle)
+	}
+	if err := validatePublish(s.Publish); err != nil {
+		return err
 	}
 	for _, name := range sortedKeys(s.Env) {
 		if err := ValidateEnv(name, s.Env[name]); err != nil {

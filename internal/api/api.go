@@ -69,6 +69,7 @@ type CreateRequest struct {
 	Start      bool              `json:"start,omitempty"`
 	Remove     bool              `json:"remove,omitempty"`     // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
 	Overcommit bool              `json:"overcommit,omitempty"` // start although there is not the memory
+	Publish    []banger.Publish  `json:"publish,omitempty"`
 }
 
 // ImportRequest asks for an image made from what lies on the host.
@@ -149,7 +150,9 @@ type Status struct {
 	Socket    string    `json:"socket"`
 	Log       string    `json:"log"`
 	StartedAt time.Time `json:"started_at"`
-	Running   int       `json:"running"`    // VMs
-	Ops       int       `json:"operations"` // that run
-	Accel     string    `json:"accel"`      // "kvm", "tcg" or "" while not probed
+	Running   int       `json:"running"`        // VMs
+	Ops       int       `json:"operations"`     // that run
+	Accel     string    `json:"accel"`          // "kvm", "tcg" or "" while not probed
+	DNS       string    `json:"dns,omitempty"`  // where .vm names are answered
+	HTTP      string    `json:"http,omitempty"` // the HTTP entry of all VMs
 }

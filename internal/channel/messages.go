@@ -13,6 +13,8 @@ const ProtocolVersion = 1
 const (
 	PortEvents = 1  // guest → host: the ready doorbell, then events; JSON lines both ways
 	PortSSH    = 22 // host → guest: the agent's SSH server
+	PortDial   = 24 // host → guest: a TCP connection inside the guest, as [DialGuest] has it
+	PortListen = 25 // host → guest: the guest's listeners, as one line of JSON
 	PortFiles  = 23 // host → guest: one file or tree a connection, as package transfer has it
 )
 

@@ -22,6 +22,7 @@ type specFlags struct {
 	disk   diskBytes
 	labels []string
 	age    ageFlags
+	ports  []string
 	cmd    *cobra.Command
 }
 
@@ -31,6 +32,8 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
 	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
 	f.addSizes(cmd, " (default: by this computer)", " (default: 8G)")
+	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
+	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
 	f.age.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
@@ -78,6 +81,14 @@ func (f *specFlags) request() (api.CreateRequest, error) {
 	if err != nil {
 		return req, err
 	}
+	for _, text := range f.ports {
+		p, err := banger.ParsePublish(text)
+		if err != nil {
+			return req, err
+		}
+		req.Publish = append(req.Publish, p)
+	}
+	spec.Publish = req.Publish
 	req.Labels, spec.Labels = labels, labels
 	return req, validate(spec)
 }

@@ -67,6 +67,9 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 		rows = append(rows, []string{"removed", "when its client ends"})
 	}
 	rows = append(rows, ageRows(d.VM, now)...)
+	for _, p := range spec.Publish {
+		rows = append(rows, []string{"port", fmt.Sprintf("%s here is %d in it", p.Host, p.Guest)})
+	}
 	for _, key := range slices.Sorted(maps.Keys(spec.Labels)) {
 		rows = append(rows, []string{"label", key + "=" + spec.Labels[key]})
 	}

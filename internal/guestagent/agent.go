@@ -71,6 +71,10 @@ func (a *agent) serve(session *channel.Session) {
 			return a.server.ServeSSH
 		case channel.PortFiles:
 			return a.server.ServeFiles
+		case channel.PortDial:
+			return a.server.ServeDial
+		case channel.PortListen:
+			return a.server.ServeListeners
 		}
 		return nil
 	})

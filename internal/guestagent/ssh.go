@@ -61,6 +61,8 @@ type Server struct {
 	accounts accounts
 	slots    chan struct{}
 
+	listeners listeners
+
 	transfers chan struct{}
 
 	mu       sync.Mutex

@@ -94,6 +94,9 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bo
 	if err != nil {
 		return vm, err
 	}
+	if err := checkPublish(vm.Spec.Publish); err != nil {
+		return vm, err
+	}
 	end := progress.Begin("boot", "starting the VM")
 	row, err := m.admit(ctx, vm, overcommit, func(row *banger.VM) error {
 		row.State, row.ImageKey, row.Kernel, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, vm.Kernel, "", nil
@@ -168,7 +171,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 		ID: vm.ID, Name: vm.Spec.Name, Op: banger.OperationOf(ctx), Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
 		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
-		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User),
+		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User), Publish: vm.Spec.Publish,
 	}, nil
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	BootDeadline time.Duration     `json:"boot_deadline_ns"` // per attempt; there is one retry
 	Env          map[string]string `json:"env,omitempty"`
 	User         string            `json:"user,omitempty"`
+	Publish      []banger.Publish  `json:"publish,omitempty"`
 }
 
 // Request is the first line a client sends on machine.sock; exactly one field is set. The answer's first line is a
@@ -44,6 +45,7 @@ type Request struct {
 	Connect  *ConnectRequest     `json:"connect,omitempty"`  // then raw bytes both ways with a port of the guest channel
 	Shutdown *ShutdownRequest    `json:"shutdown,omitempty"` // power off, then kill; answers when the run has ended → Exit
 	Signal   *SignalRequest      `json:"signal,omitempty"`   // answers when the VMM has been sent it
+	Ports    *PortsRequest       `json:"ports,omitempty"`    // → Response.Ports
 	Rename   *RenameRequest      `json:"rename,omitempty"`   // answers when the guest has the host name, or will get it when it is ready
 }
 
@@ -87,6 +89,7 @@ type Response struct {
 	Stats  *Stats            `json:"stats,omitempty"`
 
 	Console *ConsoleAnswer `json:"console,omitempty"`
+	Ports   *Ports         `json:"ports,omitempty"`
 }
 
 // InitPatience is what the image's init gets to come up, from when the guest is ready.

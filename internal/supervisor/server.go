@@ -132,6 +132,12 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 		}
 		status := s.snapshot()
 		resp.Status = &status
+	case req.Ports != nil:
+		ports, err := s.ports.list(ctx, req.Ports.Open)
+		if err != nil {
+			return refuse(conn, err)
+		}
+		resp.Ports = &ports
 	case req.Signal != nil:
 		if err := s.signal(req.Signal.Signal); err != nil {
 			return refuse(conn, err)
@@ -211,11 +217,11 @@ func (s *server) exec(conn net.Conn, r *bufio.Reader, req banger.ExecRequest) er
 }
 
 // awaitGuest waits until the guest is ready. Errors: ErrUnavailable when the run ends instead.
-func (s *server) awaitGuest(ctx context.Context) error {
-	if !await(ctx, s.settled) {
+func (r *run) awaitGuest(ctx context.Context) error {
+	if !await(ctx, r.settled) {
 		return &banger.Error{Kind: banger.ErrInterrupted, Op: "wait for the guest", Err: context.Cause(ctx)}
 	}
-	if exit := s.snapshot().Exit; exit != nil {
+	if exit := r.snapshot().Exit; exit != nil {
 		return &banger.Error{Kind: banger.ErrUnavailable, Op: "wait for the guest", Err: fmt.Errorf("%w: %s", errEnded, exit.Detail)}
 	}
 	return nil

@@ -64,17 +64,18 @@ func Spec(cfg machine.Config) vmm.Spec {
 
 // Confinement is what a run needs beside what its driver needs.
 func Confinement(cfg machine.Config) proc.Confinement {
-	return proc.Confinement{ReadOnly: []string{"/proc"}, ReadWrite: []string{cfg.Dir, os.DevNull}}
+	return proc.Confinement{ReadOnly: []string{"/proc"}, ReadWrite: []string{cfg.Dir, os.DevNull}, Network: true}
 }
 
 // run is one run of a VM.
 type run struct {
 	Config
-	dir  statedir.VMDir
-	keys keys
-	ring *machine.Ring
-	from uint64 // where in the ring the last boot begins
-	link *link
+	dir   statedir.VMDir
+	keys  keys
+	ring  *machine.Ring
+	from  uint64 // where in the ring the last boot begins
+	link  *link
+	ports *ports
 
 	stop        context.Context // ends when the run is to end: nothing is started any more
 	requestStop context.CancelFunc
@@ -113,6 +114,7 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 		return banger.Exit{}, &banger.Error{Op: "run vm", Subject: string(cfg.Machine.ID), Err: err}
 	}
 	defer context.AfterFunc(ctx, func() { r.shutdown(terminateTimeout) })()
+	r.ports.begin(cfg.Machine.ID, cfg.Machine.Publish)
 	server := r.serve()
 	exit := r.live()
 	r.end(exit)
@@ -129,6 +131,7 @@ func (r *run) prepare() (err error) {
 		return err
 	}
 	r.link = newLink(r.dir.GuestSocket(), r.keys)
+	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.Log)
 	if r.handles, err = readHandles(r.dir.Handles()); err != nil {
 		return err
 	}
@@ -286,6 +289,7 @@ const panicLine = "Kernel panic - not syncing"
 func (r *run) end(exit banger.Exit) {
 	r.requestStop()
 	r.link.close()
+	r.ports.close()
 	if err := writeJSON(r.dir.ExitRecord(), exit); err != nil {
 		r.Log.Error("record the end", "err", err)
 	}

@@ -230,6 +230,10 @@ func serveAgent(w *world, g *vmmtest.MemoryGuest, powerOff func()) {
 			switch port {
 			case channel.PortSSH:
 				return server.ServeSSH
+			case channel.PortDial:
+				return server.ServeDial
+			case channel.PortListen:
+				return server.ServeListeners
 			case portEcho:
 				return func(conn net.Conn) { io.Copy(conn, conn) }
 			}
