@@ -88,7 +88,10 @@ func (m *Main) serve(ctx context.Context) error {
 	if err := w.vms.Recover(ctx); err != nil {
 		return err
 	}
-	w.names.Sync(ctx)
+	w.ssh.Sync(ctx)
+	names := &names{dir: m.dir, get: w.vms.Store.Get, log: log}
+	names.serve()
+	m.onClose(names.close)
 	listener, err := m.listen()
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (m *Main) serve(ctx context.Context) error {
 	defer end()
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
 		Catalog:  daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
-		Status:   m.status(w, time.Now()),
+		Status:   m.status(w, names, time.Now()),
 		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(ctx, cfg, w.vms) }})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
@@ -160,7 +163,7 @@ type wiring struct {
 	images  *image.Manager
 	kernels *kernel.Manager
 	vms     *lifecycle.Manager
-	names   *lifecycle.SSHConfig
+	ssh     *lifecycle.SSHConfig
 }
 
 func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wiring, error) {
@@ -193,9 +196,9 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 			_, err := w.kernels.Ensure(ctx, name, progress)
 			return err
 		}})
-	w.names = &lifecycle.SSHConfig{Store: db, Dir: m.dir, Program: beside("banger"), Log: log, User: func(vm banger.VM) string { return w.vms.User(vm) }}
+	w.ssh = &lifecycle.SSHConfig{Store: db, Dir: m.dir, Program: beside("banger"), Log: log, User: func(vm banger.VM) string { return w.vms.User(vm) }}
 	w.vms = lifecycle.New(lifecycle.Config{
-		Dir: m.dir, Store: w.names, Images: w.images, Kernels: w.kernels, Log: log, Idle: freeLater(),
+		Dir: m.dir, Store: w.ssh, Images: w.images, Kernels: w.kernels, Log: log, Idle: freeLater(),
 		Homes:    lifecycle.Directories{Dir: m.dir},
 		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
 		Guest:    beside("banger-guest"),
@@ -246,10 +249,11 @@ func settings(ctx context.Context, cfg config.Loaded, vms *lifecycle.Manager) ([
 	return list, nil
 }
 
-func (m *Main) status(w wiring, started time.Time) func(context.Context) (api.Status, error) {
+func (m *Main) status(w wiring, names *names, started time.Time) func(context.Context) (api.Status, error) {
 	return func(ctx context.Context) (api.Status, error) {
 		status := api.Status{Version: version, API: api.Version, PID: os.Getpid(), StateDir: m.dir.Root, Socket: m.dir.DaemonSocket(),
 			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel()}
+		status.DNS, status.HTTP = names.addresses()
 		vms, err := w.vms.List(ctx)
 		if err != nil {
 			return status, err

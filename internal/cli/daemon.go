@@ -40,6 +40,7 @@ func (a *app) daemonStatus() *cobra.Command {
 				{"pid", strconv.Itoa(s.PID)}, {"version", s.Version}, {"started", ago(a.now(), s.StartedAt)},
 				{"running VMs", strconv.Itoa(s.Running)}, {"operations", strconv.Itoa(s.Ops)}, {"runs VMs by", or(s.Accel, "not probed yet")},
 				{"state", s.StateDir}, {"socket", s.Socket}, {"log", s.Log},
+				{".vm names", or(s.DNS, "not answered: see the log")}, {"HTTP entry", or(s.HTTP, "not there: see the log")},
 			})
 		},
 	}

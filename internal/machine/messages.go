@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -116,8 +117,9 @@ type Status struct {
 	Attempts int             `json:"attempts"`          // boots tried: 1 or 2
 	Timings  []banger.Timing `json:"timings,omitempty"` // host and guest side, once ready
 	BootID   string          `json:"boot_id,omitempty"`
-	Init     string          `json:"init,omitempty"` // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
-	Exit     *banger.Exit    `json:"exit,omitempty"` // once ended
+	Init     string          `json:"init,omitempty"`   // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
+	Exit     *banger.Exit    `json:"exit,omitempty"`   // once ended
+	Address  netip.Addr      `json:"address,omitzero"` // of the VM on the host's loopback
 }
 
 // Handles are the processes of a run, written to handles.json before anything depends on them.

@@ -58,7 +58,7 @@ func newPorts(sock string, ready func(context.Context) error, log *slog.Logger) 
 }
 
 // begin leases the address and opens the pinned ports. What can't be had is told to who asks.
-func (p *ports) begin(id banger.VMID, publish []banger.Publish) {
+func (p *ports) begin(id banger.VMID, publish []banger.Publish) netip.Addr {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var err error
@@ -77,6 +77,7 @@ func (p *ports) begin(id banger.VMID, publish []banger.Publish) {
 		}
 		p.pins = append(p.pins, pin)
 	}
+	return p.address
 }
 
 func (p *ports) close() {

@@ -114,7 +114,10 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 		return banger.Exit{}, &banger.Error{Op: "run vm", Subject: string(cfg.Machine.ID), Err: err}
 	}
 	defer context.AfterFunc(ctx, func() { r.shutdown(terminateTimeout) })()
-	r.ports.begin(cfg.Machine.ID, cfg.Machine.Publish)
+	address := r.ports.begin(cfg.Machine.ID, cfg.Machine.Publish)
+	r.mu.Lock()
+	r.status.Address = address
+	r.mu.Unlock()
 	server := r.serve()
 	exit := r.live()
 	r.end(exit)
