@@ -1,0 +1,106 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+func hostWith(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+var server = netip.MustParseAddrPort("127.0.0.1:42069")
+
+func TestDetect(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		files map[string]string
+		want  Method
+	}{
+		{"nothing", nil, Hosts},
+		{"a resolver elsewhere", map[string]string{"etc/resolv.conf": "nameserver 192.0.2.1\n"}, Hosts},
+		{"systemd-resolved", map[string]string{"run/systemd/resolve/stub-resolv.conf": "", "etc/resolv.conf": "nameserver 127.0.0.53\n"}, Resolved},
+		{"systemd-resolved by nsswitch", map[string]string{"run/systemd/resolve/stub-resolv.conf": "", "etc/nsswitch.conf": "hosts: files resolve [!UNAVAIL=return] dns\n"}, Resolved},
+		{"systemd-resolved that nobody asks", map[string]string{"run/systemd/resolve/stub-resolv.conf": "", "etc/resolv.conf": "nameserver 192.0.2.1\n"}, Hosts},
+		{"NetworkManager with dnsmasq", map[string]string{"run/NetworkManager/x": "", "etc/NetworkManager/conf.d/dns.conf": "[main]\ndns=dnsmasq\n"}, NetworkManager},
+		{"NetworkManager alone", map[string]string{"run/NetworkManager/x": "", "etc/NetworkManager/NetworkManager.conf": "[main]\n"}, Hosts},
+		{"dnsmasq", map[string]string{"run/dnsmasq/dnsmasq.pid": "1", "etc/resolv.conf": "nameserver 127.0.0.1\n"}, Dnsmasq},
+	} {
+		if got := Detect(hostWith(t, tc.files)); got != tc.want {
+			t.Errorf("%s: Detect = %s, want %s", tc.name, got, tc.want)
+		}
+	}
+}
+
+// Whatever is put in place is there once, is told to the resolver once, and is gone after Uninstall.
+func TestInstall(t *testing.T) {
+	const hosts = "127.0.0.1 localhost\n# end, without a newline"
+	for _, method := range Methods {
+		t.Run(string(method), func(t *testing.T) {
+			root := hostWith(t, map[string]string{"etc/hosts": hosts})
+			var ran []string
+			run := func(_ context.Context, argv ...string) error {
+				ran = append(ran, strings.Join(argv, " "))
+				return nil
+			}
+			plan, err := For(method, server, []Host{{"devbox", netip.MustParseAddr("127.88.1.2")}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := plan.Install(t.Context(), root, run); err != nil {
+					t.Fatal(err)
+				}
+			}
+			text, err := os.ReadFile(filepath.Join(root, plan.File))
+			want := map[Method]string{Resolved: "DNS=127.0.0.1:42069\nDomains=~vm\n", NetworkManager: "server=/vm/127.0.0.1#42069\n",
+				Dnsmasq: "server=/vm/127.0.0.1#42069\n", Hosts: "127.88.1.2\tdevbox.vm\n"}[method]
+			if err != nil || strings.Count(string(text), want) != 1 {
+				t.Errorf("%s: %q, %v, want %q once", plan.File, text, err, want)
+			}
+			if len(ran) != len(plan.Commands) {
+				t.Errorf("ran %q, want %q", ran, plan.Commands)
+			}
+			if !strings.Contains(plan.Script(), want) {
+				t.Errorf("the script lacks %q: %s", want, plan.Script())
+			}
+			ran = nil
+			if err := Uninstall(t.Context(), root, run); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(root, plan.File)); method != Hosts && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("after Uninstall %s: %v", plan.File, err)
+			}
+			if text, err := os.ReadFile(filepath.Join(root, "etc/hosts")); err != nil || string(text) != hosts {
+				t.Errorf("after Uninstall /etc/hosts is %q, %v", text, err)
+			}
+			if len(ran) != len(plan.Commands) {
+				t.Errorf("Uninstall ran %q, want %q", ran, plan.Commands)
+			}
+		})
+	}
+}
+
+func TestFor(t *testing.T) {
+	if _, err := For("nonsense", server, nil); !errors.Is(err, banger.ErrInvalid) {
+		t.Errorf("For(nonsense) = %v, want ErrInvalid", err)
+	}
+	if _, err := For(Hosts, server, []Host{{"a\n1.2.3.4 evil", netip.MustParseAddr("127.88.1.2")}}); !errors.Is(err, banger.ErrInvalid) {
+		t.Errorf("For a name with a newline = %v, want ErrInvalid", err)
+	}
+}
