@@ -1,15 +1,23 @@
 package resolver
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/miekg/dns"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 func hostWith(t *testing.T, files map[string]string) string {
@@ -102,5 +110,54 @@ func TestFor(t *testing.T) {
 	}
 	if _, err := For(Hosts, server, []Host{{"a\n1.2.3.4 evil", netip.MustParseAddr("127.88.1.2")}}); !errors.Is(err, banger.ErrInvalid) {
 		t.Errorf("For a name with a newline = %v, want ErrInvalid", err)
+	}
+}
+
+// A real dnsmasq with what NetworkManager and dnsmasq get: names in .vm are answered by the server, others are not asked there.
+func TestDnsmasq(t *testing.T) {
+	program := testenv.RequireTool(t, "dnsmasq")
+	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan string, 16)
+	authority := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		asked <- query.Question[0].Name
+		reply := new(dns.Msg).SetReply(query)
+		reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: query.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 5}, A: net.IPv4(127, 88, 1, 2)}}
+		w.WriteMsg(reply)
+	})}
+	go authority.ActivateAndServe()
+	defer authority.Shutdown()
+	plan, err := For(Dnsmasq, packets.LocalAddr().(*net.UDPAddr).AddrPort(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := packets.LocalAddr().(*net.UDPAddr).Port%20000 + 20000
+	config := filepath.Join(t.TempDir(), "banger.conf")
+	if err := os.WriteFile(config, []byte(plan.Text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "--keep-in-foreground", "--conf-file="+config, "--no-resolv", "--no-hosts", "--no-daemon", "--user=root",
+		"--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file=", "--port="+strconv.Itoa(port))
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	testenv.WaitFor(t, 20*time.Second, "dnsmasq to answer", func() bool {
+		reply, err := dns.Exchange(new(dns.Msg).SetQuestion("devbox.vm.", dns.TypeA), at)
+		return err == nil && len(reply.Answer) == 1 && strings.HasSuffix(reply.Answer[0].String(), "\t127.88.1.2")
+	})
+	if reply, err := dns.Exchange(new(dns.Msg).SetQuestion("example.org.", dns.TypeA), at); err != nil || reply.Rcode != dns.RcodeRefused {
+		t.Errorf("another name = %v, %v, want it refused\n%s", reply, err, log.String())
+	}
+	for len(asked) > 0 {
+		if name := <-asked; !strings.HasSuffix(name, ".vm.") {
+			t.Errorf("the server for .vm was asked for %s", name)
+		}
 	}
 }
