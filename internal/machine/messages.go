@@ -43,6 +43,7 @@ type Request struct {
 	Wait     *struct{}           `json:"wait,omitempty"`     // waits until the run has ended and exit.json is written → Exit
 	Exec     *banger.ExecRequest `json:"exec,omitempty"`     // then frames both ways
 	Console  *ConsoleRequest     `json:"console,omitempty"`  // then raw bytes to the client
+	Attach   *struct{}           `json:"attach,omitempty"`   // then raw bytes both ways with the console
 	Connect  *ConnectRequest     `json:"connect,omitempty"`  // then raw bytes both ways with a port of the guest channel
 	Shutdown *ShutdownRequest    `json:"shutdown,omitempty"` // power off, then kill; answers when the run has ended → Exit
 	Signal   *SignalRequest      `json:"signal,omitempty"`   // answers when the VMM has been sent it

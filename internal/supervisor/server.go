@@ -83,6 +83,8 @@ func (s *server) handle(conn *net.UnixConn) {
 	case req.Exec != nil:
 		defer s.streaming()()
 		err = s.exec(conn, r, *req.Exec)
+	case req.Attach != nil:
+		err = s.attach(conn, r)
 	case req.Connect != nil:
 		defer s.streaming()()
 		err = s.connect(conn, r, req.Connect.Port)

@@ -62,8 +62,9 @@ type Driver interface {
 // vsock convention ("CONNECT <port>\n", answered "OK <port>\n"), and connections from the guest reach guest.sock_<port>.
 type Machine interface {
 	// Console is what the guest wrote to its serial console since the start or the attach. One reader; it must be read
-	// all the time or the guest blocks. It ends with io.EOF when the VMM is gone.
-	Console() io.Reader
+	// all the time or the guest blocks. It ends with io.EOF when the VMM is gone. What is written to it the guest reads as typed;
+	// a guest that does not read may block the writer.
+	Console() io.ReadWriter
 
 	// PowerButton presses the machine's power button; the guest may ignore it.
 	PowerButton(ctx context.Context) error

@@ -48,7 +48,7 @@ func newMachine(dir statedir.VMDir, h proc.Handle, log *slog.Logger) *machine {
 }
 
 // Console implements vmm.Machine.
-func (m *machine) Console() io.Reader { return m.console }
+func (m *machine) Console() io.ReadWriter { return m.console }
 
 // PowerButton implements vmm.Machine.
 func (m *machine) PowerButton(ctx context.Context) error { return m.qmp.do(ctx, "system_powerdown") }
@@ -165,6 +165,8 @@ func (c *console) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+func (c *console) Write(p []byte) (int, error) { return c.conn.Write(p) }
 
 // lastWordsSize is how much of QEMU's standard error is kept.
 const lastWordsSize = 4 << 10

@@ -1,6 +1,7 @@
 package vmmtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -34,6 +35,7 @@ type MemoryGuest struct {
 	handle  proc.Handle
 	channel chan net.Conn // the host's end of the channel has been connected
 	button  chan struct{}
+	typed   chan []byte
 	gone    chan struct{} // closed when the VMM's process is gone
 
 	mu      sync.Mutex
@@ -53,6 +55,9 @@ func (g *MemoryGuest) Channel() net.Conn {
 
 // Button receives when the power button is pressed.
 func (g *MemoryGuest) Button() <-chan struct{} { return g.button }
+
+// Typed receives what is typed on the console.
+func (g *MemoryGuest) Typed() <-chan []byte { return g.typed }
 
 // Gone is closed when the machine has ended.
 func (g *MemoryGuest) Gone() <-chan struct{} { return g.gone }
@@ -122,7 +127,7 @@ func (d *Memory) Start(ctx context.Context, spec vmm.Spec, started func(proc.Han
 	if ctx.Err() != nil {
 		return nil, &banger.Error{Kind: banger.ErrInterrupted, Err: context.Cause(ctx)}
 	}
-	g := &MemoryGuest{Spec: spec, handle: p.Handle, channel: make(chan net.Conn), button: make(chan struct{}, 1), gone: make(chan struct{})}
+	g := &MemoryGuest{Spec: spec, handle: p.Handle, channel: make(chan net.Conn), button: make(chan struct{}, 1), typed: make(chan []byte), gone: make(chan struct{})}
 	go func() {
 		<-p.Done()
 		close(g.gone)
@@ -230,7 +235,24 @@ func (m *memoryMachine) watch(console *io.PipeWriter) {
 	close(m.done)
 }
 
-func (m *memoryMachine) Console() io.Reader { return m.console }
+func (m *memoryMachine) Console() io.ReadWriter {
+	return struct {
+		io.Reader
+		io.Writer
+	}{m.console, keyboard{m.guest}}
+}
+
+// keyboard types for the guest, which takes what it can.
+type keyboard struct{ guest *MemoryGuest }
+
+func (k keyboard) Write(p []byte) (int, error) {
+	select {
+	case k.guest.typed <- bytes.Clone(p):
+		return len(p), nil
+	case <-k.guest.gone:
+		return 0, io.ErrClosedPipe
+	}
+}
 
 func (m *memoryMachine) PowerButton(context.Context) error {
 	select {
