@@ -1,6 +1,7 @@
 package banger
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"sort"
@@ -54,6 +55,7 @@ type VMSpec struct {
 	User      string            `json:"user,omitempty"` // default user of shell and exec; empty means root
 	Labels    map[string]string `json:"labels,omitempty"`
 	Publish   []Publish         `json:"publish,omitempty"`      // ports pinned to addresses of the host
+	CA        string            `json:"ca,omitempty"`           // certificates, in PEM, that its programs trust beside their own
 	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
 
@@ -89,7 +91,7 @@ func (s VMSpec) Validate() error {
 	case s.StopIdle != 0 && s.StopIdle < MinStopIdle:
 		return Invalidf("stop when idle for %s: want at least %s", s.StopIdle, MinStopIdle)
 	}
-	if err := validatePublish(s.Publish); err != nil {
+	if err := errors.Join(validatePublish(s.Publish), validateCA(s.CA)); err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(s.Env) {

@@ -69,6 +69,7 @@ type CreateRequest struct {
 	Start      bool              `json:"start,omitempty"`
 	Remove     bool              `json:"remove,omitempty"`     // a lease held by the calling process (socket peer): the VM is deleted when that process is gone
 	Overcommit bool              `json:"overcommit,omitempty"` // start although there is not the memory
+	CA         string            `json:"ca,omitempty"`
 	Publish    []banger.Publish  `json:"publish,omitempty"`
 }
 

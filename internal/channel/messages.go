@@ -48,6 +48,8 @@ type Identify struct {
 	Entropy  []byte            `json:"entropy"`        // 32 bytes for the guest's random number generator
 	Env      map[string]string `json:"env,omitempty"`  // for every command
 	User     string            `json:"user,omitempty"` // default user; empty: root
+	Locale   banger.Locale     `json:"locale,omitzero"`
+	CA       string            `json:"ca,omitempty"` // certificates that the guest's programs are to trust, in PEM
 }
 
 // Ready says that the guest serves. Timings are of the guest's side, from the start of its kernel.

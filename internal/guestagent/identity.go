@@ -22,9 +22,9 @@ const (
 )
 
 // settings are the files of the system that an identity changes.
-type settings struct{ hostname, hosts string }
+type settings struct{ hostname, hosts, localtime, timezone, zoneinfo string }
 
-var systemSettings = settings{"/etc/hostname", "/etc/hosts"}
+var systemSettings = settings{"/etc/hostname", "/etc/hosts", "/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo"}
 
 // applyIdentity changes what the kernel and the system's files know of the host name, the clock and entropy. What
 // cannot be changed (a read-only file) is told on the console: it does not keep the guest from serving.
@@ -36,6 +36,8 @@ func applyIdentity(files settings, id *channel.Identify) {
 	}
 	note("clock", setClock(id.Clock))
 	note("entropy", addEntropy(id.Entropy))
+	note("time zone", files.setZone(id.Locale))
+	note("certificates", trustCA("/", id.CA))
 	if id.HostName != "" {
 		note("host name", unix.Sethostname([]byte(id.HostName)))
 		note("host name", files.write(id.HostName))

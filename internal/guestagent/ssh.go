@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -108,12 +109,20 @@ func (s *Server) SetIdentity(id channel.Identify) error {
 	}
 	cfg.AddHostKey(hostKey)
 
+	env := map[string]string{}
+	if knowsLanguage("/", id.Locale.Lang) {
+		env["LANG"] = id.Locale.Lang
+	}
+	if id.CA != "" {
+		env["NODE_EXTRA_CA_CERTS"] = caFile // Node.js trusts its own list alone
+	}
+	maps.Copy(env, id.Env)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.config == nil {
 		close(s.identity)
 	}
-	s.config, s.env, s.user = cfg, id.Env, id.User
+	s.config, s.env, s.user = cfg, env, id.User
 	return nil
 }
 

@@ -64,7 +64,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 // draft resolves what the request leaves open and checks the result.
 func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	sizes := m.newSizes(vmm.Accel)
-	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels, Publish: req.Publish,
+	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels, Publish: req.Publish, CA: req.CA,
 		VCPU: sizes.VCPU, MemoryMiB: sizes.MemoryMiB, DiskBytes: sizes.DiskBytes, StopIdle: m.Defaults.StopIdle}
 	if spec.Name == "" {
 		spec.Name = randomName()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -172,6 +173,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
 		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
 		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User), Publish: vm.Spec.Publish,
+		Locale: hostLocale("/", os.Getenv), CA: vm.Spec.CA,
 	}, nil
 }
 

@@ -31,6 +31,8 @@ type Config struct {
 	Env          map[string]string `json:"env,omitempty"`
 	User         string            `json:"user,omitempty"`
 	Publish      []banger.Publish  `json:"publish,omitempty"`
+	Locale       banger.Locale     `json:"locale,omitzero"`
+	CA           string            `json:"ca,omitempty"` // PEM
 }
 
 // Request is the first line a client sends on machine.sock; exactly one field is set. The answer's first line is a

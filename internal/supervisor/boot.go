@@ -53,6 +53,7 @@ func (r *run) newBoot() (*boot, error) {
 	b.readied = sync.OnceFunc(func() { close(b.ready) })
 	b.life, b.cancel = context.WithCancel(context.Background())
 	b.work.Go(b.greet)
+	b.work.Go(b.keepClock)
 	return b, nil
 }
 

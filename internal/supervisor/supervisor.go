@@ -45,6 +45,8 @@ type Config struct {
 	Log      *slog.Logger      // optional: discards
 	// InitPatience is how long requests wait for the image's own init.
 	InitPatience time.Duration // optional: [machine.InitPatience]
+	// ClockChanges tells each time the host's clock is set, or goes on after a sleep, until ctx ends.
+	ClockChanges func(ctx context.Context) (<-chan struct{}, error) // optional: the kernel's word
 }
 
 // Spec is the machine that a configuration asks for.
@@ -101,6 +103,9 @@ type run struct {
 func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ClockChanges == nil {
+		cfg.ClockChanges = clockChanges
 	}
 	cfg.InitPatience = cmp.Or(cfg.InitPatience, machine.InitPatience)
 	r := &run{Config: cfg, dir: statedir.VMDir{Path: cfg.Machine.Dir}, launched: make(chan struct{}), settled: make(chan struct{}), initUp: make(chan struct{}), ended: make(chan struct{})}
@@ -353,5 +358,5 @@ func (r *run) identity() channel.Identify {
 	entropy := make([]byte, 32)
 	_, _ = rand.Read(entropy) // never fails: crypto/rand
 	return channel.Identify{HostName: r.snapshot().Name, HostKey: r.keys.hostPrivate, UserKeys: []string{r.keys.userPublic},
-		Clock: time.Now(), Entropy: entropy, Env: r.Machine.Env, User: r.Machine.User}
+		Clock: time.Now(), Entropy: entropy, Env: r.Machine.Env, User: r.Machine.User, Locale: r.Machine.Locale, CA: r.Machine.CA}
 }

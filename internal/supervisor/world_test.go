@@ -50,6 +50,7 @@ type world struct {
 	guests []*vmmtest.MemoryGuest // one for each boot
 	specs  []vmm.Spec
 
+	clock      func(context.Context) (<-chan struct{}, error)
 	patience   time.Duration         // with the image's init
 	init       chan string           // what that says
 	identified chan channel.Identify // each one that a guest gets
@@ -104,7 +105,7 @@ func (w *world) start(ctx context.Context) <-chan outcome {
 	done := make(chan outcome, 1)
 	go func() {
 		var o outcome
-		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: w.driver, Listener: listener, InitPatience: w.patience})
+		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: w.driver, Listener: listener, InitPatience: w.patience, ClockChanges: w.clock})
 		done <- o
 	}()
 	w.t.Cleanup(func() { w.client.Shutdown(context.Background(), 0) })
