@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	regname "github.com/google/go-containerregistry/pkg/name"
@@ -146,6 +147,7 @@ func TestPullOfDamage(t *testing.T) {
 		push(t, host+"/app:1", imageOf(t, "amd64", tarOf(t, append(rootEntries(), text("large", strings.Repeat("some content ", 100_000)))...)))
 		damaged = true
 		m := newManager(t, "exit 1")
+		m.registries.Pause = time.Millisecond
 		ctx, cancel := context.WithCancel(t.Context())
 		if image, err := m.Pull(ctx, api.PullRequest{Ref: host + "/app:1"}, nil); err == nil {
 			t.Errorf("a damaged layer became %+v", image)

@@ -29,6 +29,7 @@ const layersAtOnce = 4
 type Registries struct {
 	CertDirs []string      // where certificate authorities of single registries are: DIR/HOST[:PORT]/*.crt
 	Idle     time.Duration // how long a registry or a credential helper may give nothing; 0: a minute
+	Pause    time.Duration // before a layer is asked for again; 0: 200 ms
 
 	cache *blobs
 }
@@ -60,7 +61,7 @@ func (r *Registries) Open(ctx context.Context, ref name.Reference, insecure bool
 	if err != nil {
 		return nil, registryError(err)
 	}
-	layers := &remoteLayers{repository: ref.Context(), client: download.Client{HTTP: &http.Client{Transport: signedIn}, Idle: r.Idle},
+	layers := &remoteLayers{repository: ref.Context(), client: download.Client{HTTP: &http.Client{Transport: signedIn}, Idle: r.Idle, Pause: r.Pause},
 		cache: r.cache, count: &counter{report: opts.Report}}
 	img, err := openImage(ctx, found, opts, layers.layer)
 	if err != nil {
