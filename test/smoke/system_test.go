@@ -89,6 +89,11 @@ func TestDefaultImage(t *testing.T) {
 	if out := w.Must("vm", "exec", "sys", "--", "systemctl", "is-active", "multi-user.target"); out != "active\n" {
 		t.Errorf("multi-user.target is %q", out)
 	}
+	if len(image.Missing) > 0 { // its registry did not answer, and that was told
+		t.Logf("left out: %v", image.Missing)
+	} else if out := w.Must("vm", "exec", "sys", "--", "mise", "--version"); !strings.Contains(out, "linux-x64") {
+		t.Errorf("mise --version: %q", out)
+	}
 	wantServices(t, w, "sys")
 	if out := w.Must("vm", "exec", "sys", "--", "iptables", "-L", "-n"); !strings.Contains(out, "Chain FORWARD") {
 		t.Errorf("iptables: %s", out)
