@@ -109,7 +109,7 @@ func (c SpecChange) Fields(s VMSpec) []FieldChange {
 	if s.DiskBytes != after.DiskBytes { // sizes that differ may look the same
 		list = append(list, FieldChange{"disk", FormatSize(s.DiskBytes), FormatSize(after.DiskBytes)})
 	}
-	add("stop idle", s.StopIdle.String(), after.StopIdle.String())
+	add("stop idle", FormatDuration(s.StopIdle), FormatDuration(after.StopIdle))
 	for _, name := range sortedKeys(c.Env) {
 		list = append(list, FieldChange{"env " + name, hidden(s.Env, name), hidden(after.Env, name)})
 	}

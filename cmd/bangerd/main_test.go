@@ -15,6 +15,7 @@ import (
 	"banger"
 	"banger/internal/proc"
 	"banger/internal/statedir"
+	"banger/internal/store"
 	"banger/internal/testenv"
 	"banger/internal/vmm/qemu"
 )
@@ -64,6 +65,39 @@ func TestRun(t *testing.T) {
 	if left, _ := os.ReadDir(dir.Root); len(left) > 0 {
 		t.Errorf("left %v", left)
 	}
+}
+
+// The exit status says how a database fits; nothing is changed to find that out.
+func TestCheckMigrations(t *testing.T) {
+	dir := statedir.Dir{Root: filepath.Join(t.TempDir(), "s")}
+	check := func(what string, want int, kind error) {
+		t.Helper()
+		status, err := (&Main{dir: dir, checkMigrations: true}).Run(t.Context())
+		if status != want || (kind == nil) != (err == nil) || kind != nil && !errors.Is(err, kind) {
+			t.Errorf("%s: %d, %v, want %d, %v", what, status, err, want, kind)
+		}
+	}
+	check("no state directory", 1, nil)
+	if _, err := os.Stat(dir.Root); err == nil {
+		t.Error("the check made a state directory")
+	}
+	if err := dir.Ensure(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), dir.Database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	check("this version's", 0, nil)
+	text, err := os.ReadFile(dir.Database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir.Database(), append([]byte("damaged"), text[7:]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("damaged", 2, banger.ErrCorrupt)
 }
 
 func TestBootDeadline(t *testing.T) {

@@ -32,10 +32,26 @@ type ageFlags struct{ ttl, stopIdle span }
 
 func (f *ageFlags) add(cmd *cobra.Command) {
 	cmd.Flags().Var(&f.ttl, "ttl", "delete the VM after this `time`, running or not: 2h, 7d")
-	cmd.Flags().Var(&f.stopIdle, "stop-idle", "stop it when nobody has used it for this `time`: 30m; 0 is never (default: as configured)")
-	for _, name := range []string{"ttl", "stop-idle"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	_ = cmd.RegisterFlagCompletionFunc("ttl", cobra.NoFileCompletions)
+	f.stopIdle.addIdle(cmd, " (default: as configured)")
+}
+
+// addIdle adds the flag of when a VM is stopped; the words are on what holds without it.
+func (s *span) addIdle(cmd *cobra.Command, without string) {
+	cmd.Flags().Var(s, "stop-idle", "stop it when nobody has used it for this `time`: 30m; 0 is never"+without)
+	_ = cmd.RegisterFlagCompletionFunc("stop-idle", cobra.NoFileCompletions)
+}
+
+// idle is what the flag says, nil when it was not given.
+func (s *span) idle(cmd *cobra.Command) (*time.Duration, error) {
+	if !cmd.Flags().Changed("stop-idle") {
+		return nil, nil
 	}
+	idle := time.Duration(*s)
+	if idle != 0 && idle < banger.MinStopIdle {
+		return nil, banger.Invalidf("--stop-idle %s: want at least %s, or 0 for never", banger.FormatDuration(idle), banger.FormatDuration(banger.MinStopIdle))
+	}
+	return &idle, nil
 }
 
 // request adds what was given.
@@ -45,13 +61,9 @@ func (f *ageFlags) request(cmd *cobra.Command, req *api.CreateRequest) error {
 			return banger.Invalidf("--ttl 0: want a time such as 2h or 7d; without --ttl a VM stays")
 		}
 	}
-	if cmd.Flags().Changed("stop-idle") {
-		idle := time.Duration(f.stopIdle)
-		if req.StopIdle = &idle; idle != 0 && idle < banger.MinStopIdle {
-			return banger.Invalidf("--stop-idle %s: want at least %s, or 0 for never", banger.FormatDuration(idle), banger.FormatDuration(banger.MinStopIdle))
-		}
-	}
-	return nil
+	var err error
+	req.StopIdle, err = f.stopIdle.idle(cmd)
+	return err
 }
 
 // ageRows tell what ends a VM by itself.

@@ -18,6 +18,7 @@ import (
 type setFlags struct {
 	spec    specFlags
 	env     execFlags
+	idle    span
 	noEnv   []string
 	noLabel []string
 	dryRun  bool
@@ -26,16 +27,16 @@ type setFlags struct {
 func (a *app) vmSet() *cobra.Command {
 	var flags setFlags
 	cmd := &cobra.Command{
-		Use: "set [flags] VM...", Short: "change the sizes, the variables or the labels of VMs", Args: someVMs,
-		Long: `A VM that does not run is changed at once; one that runs gets its labels at once and the rest at its next start (the guest's own reboot is
-none). A disk only grows: the guest makes its file system larger when it boots. All of a change is done or nothing.`,
+		Use: "set [flags] VM...", Short: "change the sizes, the variables, the labels of VMs", Args: someVMs,
+		Long: `A VM that does not run is changed at once; one that runs gets its labels and --stop-idle at once and the rest at its next start (the guest's
+own reboot is none). A disk only grows: the guest makes its file system larger when it boots. All of a change is done or nothing.`,
 		Example: `  banger vm set --memory 8G --vcpu 4 devbox
   banger vm set --disk-size 100G devbox && banger vm restart devbox
   banger vm set --label team=blue --remove-label scratch devbox webbox
   banger vm set --dry-run --disk-size 4G devbox       what would come of it`,
 		ValidArgsFunction: a.completeVMs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			change, err := flags.change()
+			change, err := flags.change(cmd)
 			if err != nil {
 				return err
 			}
@@ -48,6 +49,7 @@ none). A disk only grows: the guest makes its file system larger when it boots. 
 
 func (f *setFlags) add(cmd *cobra.Command) {
 	f.spec.addSizes(cmd, "", "")
+	f.idle.addIdle(cmd, "")
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.noLabel, "remove-label", nil, "`KEY` of a label to remove (repeatable)")
 	f.env.addVariables(cmd)
@@ -59,7 +61,7 @@ func (f *setFlags) add(cmd *cobra.Command) {
 }
 
 // change checks the flags and gives what they ask for.
-func (f *setFlags) change() (banger.SpecChange, error) {
+func (f *setFlags) change(cmd *cobra.Command) (banger.SpecChange, error) {
 	req, err := f.spec.request()
 	if err != nil {
 		return banger.SpecChange{}, err
@@ -68,7 +70,11 @@ func (f *setFlags) change() (banger.SpecChange, error) {
 	if err != nil {
 		return banger.SpecChange{}, err
 	}
-	change := banger.SpecChange{VCPU: req.VCPU, MemoryMiB: req.MemoryMiB, DiskBytes: req.DiskBytes, Env: changes(env, f.noEnv), Labels: changes(req.Labels, f.noLabel)}
+	idle, err := f.idle.idle(cmd)
+	if err != nil {
+		return banger.SpecChange{}, err
+	}
+	change := banger.SpecChange{StopIdle: idle, VCPU: req.VCPU, MemoryMiB: req.MemoryMiB, DiskBytes: req.DiskBytes, Env: changes(env, f.noEnv), Labels: changes(req.Labels, f.noLabel)}
 	if change.IsZero() {
 		return change, &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("vm set: nothing to change was given"), Hint: "for example: --memory 4G; see: banger vm set --help"}
 	}

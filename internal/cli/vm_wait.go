@@ -17,8 +17,11 @@ import (
 // waitStates are what vm wait waits for.
 var waitStates = []string{"stopped", "running", "error", "deleted"}
 
-// shortWait is how long a wait must have lasted to be gone on with after the daemon's end: one that ends at once does not help.
-const shortWait = time.Second
+// A wait goes on after the daemon's end, but not for ever with daemons that end at once.
+const (
+	shortWait     = time.Second
+	maxShortWaits = 3
+)
 
 func (a *app) vmWait() *cobra.Command {
 	var what string
@@ -57,10 +60,13 @@ else; a VM that can't come there by itself, such as one whose start failed, ends
 
 // waitVM goes on waiting when the daemon ends meanwhile: VMs do not notice that, and neither does who waits for them.
 func (a *app) waitVM(ctx context.Context, c *client.Client, ref, what string) (api.VMDetail, error) {
-	for {
+	for short := 0; ; {
 		begun := a.now()
 		detail, err := c.WaitVM(ctx, ref, what)
-		if !errors.Is(err, banger.ErrUnavailable) || a.now().Sub(begun) < shortWait {
+		if a.now().Sub(begun) < shortWait {
+			short++
+		}
+		if !errors.Is(err, banger.ErrUnavailable) || short == maxShortWaits {
 			return detail, err
 		}
 		again, dialErr := a.dial(ctx)

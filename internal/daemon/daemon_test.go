@@ -21,6 +21,7 @@ import (
 	"banger"
 	"banger/client"
 	"banger/internal/api"
+	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -185,10 +186,13 @@ func serve(t *testing.T, uid int) *served {
 		t.Fatal(err)
 	}
 	s.Server = daemon.New(daemon.Config{VMs: s.vms, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
-		Images:   imageList{},
-		Kernels:  kernelList{},
-		Catalog:  catalogOf(),
-		Status:   func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
+		Images:  imageList{},
+		Kernels: kernelList{},
+		Catalog: catalogOf(),
+		Status:  func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
+		Settings: func(context.Context) ([]config.Setting, error) {
+			return []config.Setting{{Key: "vm.max_memory", Value: "80%", From: config.BuiltIn}}, nil
+		},
 		Shutdown: func() { s.ends <- struct{}{} },
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid, StartTime: 9}, nil },
 	})

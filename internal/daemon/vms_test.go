@@ -95,6 +95,9 @@ func TestVerbs(t *testing.T) {
 	if err != nil || len(set.Changes) != 1 || set.Changes[0] != (api.Change{FieldChange: banger.FieldChange{Field: "vcpu", From: "0", To: "4"}, When: "true"}) {
 		t.Errorf("SetVM = %+v, %v", set, err)
 	}
+	if list, err := s.Settings(ctx); err != nil || len(list) != 1 || list[0].From != "built in" {
+		t.Errorf("Settings = %+v, %v", list, err)
+	}
 	got, err := s.ResolveVMs(ctx, []string{"devbox", "nosuch"})
 	if err != nil || len(got) != 2 || got[0].ID == "" || got[1].Error == nil || got[1].Error.Kind != "not_found" {
 		t.Errorf("ResolveVMs = %+v, %v", got, err)

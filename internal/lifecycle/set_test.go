@@ -35,9 +35,9 @@ func TestSet(t *testing.T) {
 		w := newWorld(t)
 		vm := w.mustCreate("x", running)
 		later := map[bool]string{false: "now", true: "next start"}[running]
-		want := []string{`stop idle 0s 1h0m0s: now`, `label team - "blue": now`, "vcpu 1 4: " + later, "memory 2048 MiB 512 MiB: " + later, "disk 8 GiB 16 GiB: " + later, "env A - (set): " + later}
+		want := []string{`stop idle 0s 1h: now`, `label team - "blue": now`, "vcpu 1 4: " + later, "memory 2048 MiB 512 MiB: " + later, "disk 8 GiB 16 GiB: " + later, "env A - (set): " + later}
 		if !running {
-			want = []string{"vcpu 1 4: now", "memory 2048 MiB 512 MiB: now", "disk 8 GiB 16 GiB: now", "stop idle 0s 1h0m0s: now", "env A - (set): now", `label team - "blue": now`}
+			want = []string{"vcpu 1 4: now", "memory 2048 MiB 512 MiB: now", "disk 8 GiB 16 GiB: now", "stop idle 0s 1h: now", "env A - (set): now", `label team - "blue": now`}
 		}
 		before := w.get("x")
 		got, err := w.set("x", all, true)

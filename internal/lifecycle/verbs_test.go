@@ -282,6 +282,32 @@ func rebooted(w *world) {
 	w.settle()
 }
 
+// A list waits for nothing: not for a VM that starts for ever, not for one that somebody works on, not for admission.
+func TestListWaitsForNothing(t *testing.T) {
+	w := newWorld(t)
+	w.slow = make(chan struct{})
+	defer close(w.slow)
+	vm := w.mustCreate("x", false)
+	go w.Start(context.Background(), "x", nil)
+	w.await("starting", func() bool { return w.get("x").State == banger.StateStarting })
+	release, err := w.claims.take(t.Context(), admission)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if list, err := w.List(ctx); err != nil || len(list) != 1 || list[0].State != banger.StateStarting {
+		t.Errorf("List = %+v, %v", list, err)
+	}
+	if got, err := w.Resolve(ctx, []string{"x"}); err != nil || got[0].ID != vm.ID {
+		t.Errorf("Resolve = %+v, %v", got, err)
+	}
+	if got, err := w.set("x", banger.SpecChange{VCPU: number(2)}, true); err != nil || len(got) != 1 {
+		t.Errorf("dry run of a change = %q, %v", got, err)
+	}
+}
+
 func TestResolve(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreate("x", false)
