@@ -91,7 +91,7 @@ func (s VMSpec) Validate() error {
 	case s.StopIdle != 0 && s.StopIdle < MinStopIdle:
 		return Invalidf("stop when idle for %s: want at least %s", s.StopIdle, MinStopIdle)
 	}
-	if err := errors.Join(validatePublish(s.Publish), validateCA(s.CA)); err != nil {
+	if err := errors.Join(validatePublish(s.Publish), ValidateCA(s.CA)); err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(s.Env) {

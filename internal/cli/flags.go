@@ -23,6 +23,7 @@ type specFlags struct {
 	labels []string
 	age    ageFlags
 	ports  []string
+	host   hostFlags
 	cmd    *cobra.Command
 }
 
@@ -32,6 +33,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
 	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
 	f.addSizes(cmd, " (default: as configured, else by this computer)", " (default: as configured, else 8G)")
+	f.host.add(cmd)
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
 	f.age.add(cmd)

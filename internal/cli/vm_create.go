@@ -24,6 +24,9 @@ func (a *app) vmCreate() *cobra.Command {
 			if req.Env, err = env.environment(os.LookupEnv); err != nil {
 				return err
 			}
+			if err := spec.host.apply(&req, os.LookupEnv); err != nil {
+				return err
+			}
 			req.User = env.user
 			gitIdentity(cmd.Context(), &req)
 			c, err := a.dial(cmd.Context())

@@ -141,6 +141,9 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	if req.Env, err = flags.exec.environment(os.LookupEnv); err != nil {
 		return err
 	}
+	if err := flags.spec.host.apply(&req, os.LookupEnv); err != nil {
+		return err
+	}
 	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
 	if flags.ociCmd {
