@@ -41,8 +41,10 @@ type ports struct {
 	sock string // guest.sock
 	// ready waits until there is a guest to connect to.
 	ready func(ctx context.Context) error
-	log   *slog.Logger
-	slots chan struct{}
+	// streaming counts a connection until ended is called.
+	streaming func() (ended func())
+	log       *slog.Logger
+	slots     chan struct{}
 
 	mu      sync.Mutex
 	address netip.Addr // invalid: none could be leased
@@ -53,8 +55,8 @@ type ports struct {
 	closed  bool
 }
 
-func newPorts(sock string, ready func(context.Context) error, log *slog.Logger) *ports {
-	return &ports{sock: sock, ready: ready, log: log, slots: make(chan struct{}, maxCarried), lease: -1, open: map[uint16]*net.TCPListener{}}
+func newPorts(sock string, ready func(context.Context) error, streaming func() func(), log *slog.Logger) *ports {
+	return &ports{sock: sock, ready: ready, streaming: streaming, log: log, slots: make(chan struct{}, maxCarried), lease: -1, open: map[uint16]*net.TCPListener{}}
 }
 
 // begin leases the address and opens the pinned ports. What can't be had is told to who asks.
@@ -175,6 +177,7 @@ func (p *ports) carry(conn *net.TCPConn, guest uint16) {
 		return
 	}
 	defer to.Close()
+	defer p.streaming()()
 	channel.Join(to, conn, conn)
 }
 

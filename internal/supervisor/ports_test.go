@@ -124,7 +124,7 @@ func TestPorts(t *testing.T) {
 
 // A port of the host goes when the guest's listener has gone, and no sooner.
 func TestOpenAll(t *testing.T) {
-	p := newPorts("/nonexistent", nil, nil)
+	p := newPorts("/nonexistent", nil, nil, nil)
 	defer p.close()
 	p.begin("0123456789ab", nil)
 	_, port := echoOn(t, "127.0.0.1:0")

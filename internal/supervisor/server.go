@@ -84,6 +84,7 @@ func (s *server) handle(conn *net.UnixConn) {
 		defer s.streaming()()
 		err = s.exec(conn, r, *req.Exec)
 	case req.Attach != nil:
+		defer s.streaming()()
 		err = s.attach(conn, r)
 	case req.Connect != nil:
 		defer s.streaming()()

@@ -139,7 +139,7 @@ func (r *run) prepare() (err error) {
 		return err
 	}
 	r.link = newLink(r.dir.GuestSocket(), r.keys)
-	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.Log)
+	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.streaming, r.Log)
 	if r.handles, err = readHandles(r.dir.Handles()); err != nil {
 		return err
 	}
