@@ -82,6 +82,10 @@ func TestOpenSSHScreens(t *testing.T) {
 		s.keys("sleep 1000; echo interr''upted", "Enter")
 		s.await("the command", has("sleep 1000"))
 		s.keys("C-c")
+		s.await("the next prompt", func(shown string) bool {
+			_, after, interrupted := strings.Cut(shown, "^C")
+			return interrupted && strings.ContainsAny(after, "#$")
+		})
 		s.keys("echo al''ive", "Enter")
 		s.await("the shell after Ctrl-C", has("\nalive"))
 		s.keys("exit 0", "Enter")
