@@ -61,10 +61,10 @@ func TestOpenSSHScreens(t *testing.T) {
 		s.tmux("resize-window", "-x", "60", "-y", "12")
 		s.await("the new size", func(shown string) bool { return strings.Count(shown, "\n~") < 12 && strings.Contains(shown, "irst line") })
 		s.keys(":wq", "Enter")
-		testenv.WaitFor(t, 20*time.Second, "the file", func() bool { _, err := os.Stat(file); return err == nil })
-		if got, err := os.ReadFile(file); err != nil || string(got) != "irst line\nsecond\n" {
-			t.Errorf("vim wrote %q, %v", got, err)
-		}
+		testenv.WaitFor(t, 20*time.Second, "what vim writes", func() bool {
+			got, err := os.ReadFile(file)
+			return err == nil && string(got) == "irst line\nsecond\n"
+		})
 	})
 	t.Run("tmux in it", func(t *testing.T) {
 		inner := filepath.Join(t.TempDir(), "inner")
