@@ -76,8 +76,8 @@ func TestPorts(t *testing.T) {
 	}
 	defer l.Close()
 	taken := l.Addr().(*net.TCPAddr).Port
-	wantStatus(t, w.Run("vm", "run", "--rm", "-p", fmt.Sprintf("%d:80", taken), "--", "true"), 125, "taken by smoke.test (process ")
-	wantStatus(t, w.Run("vm", "create", "-p", "80:80:80:80"), 2, "want")
+	wantStatus(t, w.Run("vm", "run", "--rm", "-p", fmt.Sprintf("%d:80", taken), "--", "true"), 125, "taken by ", fmt.Sprintf(":%d", taken))
+	wantStatus(t, w.Run("vm", "create", "-p", "80:80:80:80"), 2, "in brackets")
 	if rows := listVMs(w); len(rows) != 0 {
 		t.Fatalf("refused machines are left: %+v", rows)
 	}
