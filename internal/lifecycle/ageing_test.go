@@ -410,13 +410,18 @@ func TestStopIdleLooksOnceMore(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreateAged("box", 0, time.Hour)
 	last := machine.Stats{VMM: &proc.Usage{}, Streams: machine.Streams{Begun: 3}}
+	uses := func(stats machine.Stats) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.runs[vm.ID].use = stats
+	}
 	for _, now := range []machine.Streams{{Open: 1, Begun: 4}, {Begun: 4}} {
-		w.runs[vm.ID].use = machine.Stats{VMM: &proc.Usage{}, Streams: now}
+		uses(machine.Stats{VMM: &proc.Usage{}, Streams: now})
 		if w.stopIdle(t.Context(), vm, last); w.get("box").State != banger.StateRunning {
 			t.Fatalf("stopped with %+v", now)
 		}
 	}
-	w.runs[vm.ID].use = last
+	uses(last)
 	changed := vm
 	changed.Spec.StopIdle *= 2
 	if w.stopIdle(t.Context(), changed, last); w.get("box").State != banger.StateRunning {
