@@ -49,12 +49,18 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.awaitStreams(machine.Streams{Open: 2, Begun: 2})
+	console, err := w.client.Attach(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.awaitStreams(machine.Streams{Open: 3, Begun: 3})
 	conn.Close()
+	console.Close()
 	stdin.Close()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	w.awaitStreams(machine.Streams{Begun: 2})
+	w.awaitStreams(machine.Streams{Begun: 3})
 
 	if _, err := w.client.Shutdown(t.Context(), patience); err != nil {
 		t.Fatal(err)
