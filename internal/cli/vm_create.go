@@ -15,7 +15,7 @@ func (a *app) vmCreate() *cobra.Command {
 	var detach bool
 	cmd := &cobra.Command{
 		Use: "create [flags]", Short: "make a VM without starting it", Args: noPositional,
-		Example: "  banger vm create --name devbox --memory 4G --disk-size 40G\n  banger vm start devbox",
+		Example: "  banger vm create --name devbox --memory 4G --disk-size 40G\n  banger vm start devbox\n  banger vm create --name scratch --ttl 7d --stop-idle 30m",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := spec.request()
 			if err != nil {
