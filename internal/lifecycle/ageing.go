@@ -137,6 +137,6 @@ func (m *Manager) expire(ctx context.Context, vm banger.VM) {
 	}
 	defer release()
 	if now.ExpiresAt.Equal(vm.ExpiresAt) {
-		m.removeAlone(ctx, now, "its time was up")
+		_ = m.removeAlone(ctx, now, "its time was up") // it is looked at again
 	}
 }

@@ -110,7 +110,11 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 	case isBootFailure(err) && holder != nil:
 		m.keepFailed(ctx, vm.ID)
 	case err != nil && !isBootFailure(err):
-		return vm, errors.Join(err, m.erase(ctx, vm.ID))
+		if undoErr := m.erase(ctx, vm.ID); undoErr != nil {
+			err = errors.Join(err, undoErr)
+			m.mend(vm.ID)
+		}
+		return vm, err
 	}
 	return row, err
 }

@@ -27,32 +27,34 @@ func (m *Manager) watchLease(lease store.Lease) {
 				return
 			}
 		}
-		m.endLease(ctx, lease)
+		m.insist(ctx, func() error { return m.endLease(ctx, lease) })
 	})
 }
 
-func (m *Manager) endLease(ctx context.Context, lease store.Lease) {
+// endLease gives an error when the VM is still there.
+func (m *Manager) endLease(ctx context.Context, lease store.Lease) error {
 	vm, release, err := m.claimForEnd(ctx, string(lease.VM))
 	if err != nil {
-		return // deleted already, or the daemon ends
+		return err
 	}
 	defer release()
 	if lease.Expires.IsZero() && neverBooted(vm) {
 		m.keepFailed(ctx, vm.ID)
-		return
+		return nil
 	}
-	m.removeAlone(ctx, vm, "its lease ended")
+	return m.removeAlone(ctx, vm, "its lease ended")
 }
 
 // removeAlone deletes a VM that nobody is there to ask for. It holds the claim.
-func (m *Manager) removeAlone(ctx context.Context, vm banger.VM, why string) {
+func (m *Manager) removeAlone(ctx context.Context, vm banger.VM, why string) error {
 	m.active.Add(1)
 	defer m.rest()
 	if err := m.remove(ctx, vm); err != nil {
 		m.Log.ErrorContext(ctx, "delete vm", "why", why, "vm", vm.ID, "name", vm.Spec.Name, "err", err)
-		return
+		return err
 	}
 	m.Log.InfoContext(ctx, "deleted: "+why, "vm", vm.ID, "name", vm.Spec.Name)
+	return nil
 }
 
 func neverBooted(vm banger.VM) bool {

@@ -86,7 +86,8 @@ type Machines interface {
 	// Launch starts a supervisor for a new run; what an earlier run recorded is removed first. It returns when the supervisor's
 	// process exists and its socket takes connections. On error nothing runs.
 	Launch(ctx context.Context, cfg machine.Config) error
-	// Relaunch starts another supervisor for the run whose own died; it takes the living VMM over.
+	// Relaunch starts another supervisor for the run whose own died; it takes the living VMM over. One that lives and does not answer
+	// is ended first.
 	Relaunch(ctx context.Context, id banger.VMID) error
 
 	Status(ctx context.Context, id banger.VMID) (machine.Status, error)
@@ -163,7 +164,8 @@ const failedRunKept = time.Hour
 // Manager runs the operations on all VMs of one state directory.
 type Manager struct {
 	Config
-	claims claims
+	claims  claims
+	watched watchers
 	// basesInUse is held for reading while a VM is made: until its record names its base, and its kernel is there.
 	basesInUse sync.RWMutex
 
@@ -227,6 +229,9 @@ func (m *Manager) detach(ctx context.Context, op func(context.Context) (banger.V
 		m.active.Add(1)
 		defer m.rest()
 		vm, err := op(ctx)
+		if err != nil && vm.ID != "" {
+			m.mend(vm.ID)
+		}
 		done <- result{vm, err}
 	})
 	select {

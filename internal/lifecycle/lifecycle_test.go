@@ -609,3 +609,27 @@ func TestWhatAnImageSays(t *testing.T) {
 		t.Error("an image without a configuration changes something")
 	}
 }
+
+// The host's clock may be set back between two runs: how the second one ended counts nevertheless, and the first one's record does not.
+func TestClockJumps(t *testing.T) {
+	w := newWorld(t)
+	vm := w.mustCreate("x", true)
+	if _, err := w.Stop(t.Context(), "x", 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if record, err := w.record(w.get("x")); record != nil || err != nil {
+		t.Errorf("the record of a run that was taken up counts again: %+v, %v", record, err)
+	}
+	if _, err := w.Start(t.Context(), "x", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.setWall(-time.Hour)
+	w.shut()
+	w.guestEnds(vm.ID, banger.ExitPanic)
+	w.killProcesses(vm.ID, true, true)
+	w.open()
+	w.settle()
+	if got := w.get("x"); got.State != banger.StateError || got.Exit == nil || got.Exit.Cause != banger.ExitPanic {
+		t.Errorf("after a panic at an earlier time: %s, %+v", got.State, got.Exit)
+	}
+}

@@ -22,6 +22,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 		case vm.State == banger.StateCreating:
 			if err := m.erase(ctx, vm.ID); err != nil {
 				m.Log.ErrorContext(ctx, "undo a creation that was cut off", "vm", vm.ID, "err", err)
+				m.mend(vm.ID)
 			}
 		case isActive(vm.State):
 			m.takeUp(vm)
@@ -52,7 +53,7 @@ func (m *Manager) takeUp(vm banger.VM) {
 		defer m.rest()
 		defer release()
 		if err := m.resume(claimed, vm); err != nil && claimed.Err() == nil {
-			m.fail(claimed, vm, err)
+			m.insist(claimed, func() error { return m.fail(claimed, vm, err) })
 		}
 	})
 }

@@ -24,10 +24,11 @@ func (m *Manager) Restart(ctx context.Context, ref string, req api.RestartReques
 			return vm, err
 		}
 		defer release()
-		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil {
+		now, err := m.Store.Get(ctx, string(vm.ID))
+		if err != nil {
 			return vm, err
 		}
-		vm, err = m.restart(ctx, yielding, vm, req, progress)
+		vm, err = m.restart(ctx, yielding, now, req, progress)
 		if err != nil {
 			return vm, &banger.Error{Op: "restart vm", Subject: vm.Spec.Name, Err: err}
 		}

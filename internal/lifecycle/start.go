@@ -70,6 +70,11 @@ func (m *Manager) start(ctx context.Context, vm banger.VM, overcommit bool, prog
 	if err := m.Homes.Check(vm.ID); err != nil {
 		return vm, err
 	}
+	if vm.State != banger.StateStopped { // an operation that failed half-way may have left a run
+		if err := m.finish(ctx, vm.ID); err != nil {
+			return vm, err
+		}
+	}
 	vm, err = m.boot(ctx, vm, vmm, overcommit, progress)
 	if err == nil || isBootFailure(err) || vm.State != banger.StateStarting || m.life.Err() != nil {
 		return vm, err

@@ -16,7 +16,8 @@ const killAtOnce = 0
 const finishGrace = 5 * time.Second
 
 // Stop asks the guest to sync and power off, waits up to timeout (0: the default), then kills the VMM. A start in progress is
-// ended. A VM that does not run is no error; state error becomes stopped.
+// ended. A VM that does not run is no error; state error becomes stopped
+// when its disk is there.
 func (m *Manager) Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error) {
 	if timeout < 0 {
 		return banger.VM{}, badTimeout(timeout)
@@ -24,7 +25,7 @@ func (m *Manager) Stop(ctx context.Context, ref string, timeout time.Duration, p
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, release, err := m.claimForEnd(ctx, ref)
 		if err != nil {
-			return banger.VM{}, err
+			return vm, err
 		}
 		defer release()
 		defer progress.Begin("stop", "stopping the VM")()
@@ -67,6 +68,9 @@ func (m *Manager) stop(ctx context.Context, vm banger.VM, timeout time.Duration)
 		if err := m.finish(ctx, vm.ID); err != nil {
 			return vm, err
 		}
+		if err := m.Homes.Check(vm.ID); err != nil {
+			return vm, err // it stays in error: it can't be started
+		}
 		return m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State, vm.LastError = banger.StateStopped, "" })
 	}
 	vm, err := m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
@@ -81,7 +85,9 @@ func (m *Manager) stop(ctx context.Context, vm banger.VM, timeout time.Duration)
 
 // shutdown ends the run of a stopping VM by its supervisor, or by force when that does not answer.
 func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Duration) (banger.VM, error) {
-	exit, err := m.Machines.Shutdown(ctx, vm.ID, timeout)
+	asking, cancel := context.WithTimeout(ctx, timeout+shutdownMargin)
+	defer cancel()
+	exit, err := m.Machines.Shutdown(asking, vm.ID, timeout)
 	if err != nil && ctx.Err() != nil {
 		return vm, err // the daemon ends; the next one goes on
 	}
@@ -101,6 +107,9 @@ func (m *Manager) shutdown(ctx context.Context, vm banger.VM, timeout time.Durat
 	}
 	return vm, err
 }
+
+// shutdownMargin is what a supervisor may take beside the guest's time, until it counts as hung.
+const shutdownMargin = 30 * time.Second
 
 // slowStops is how much longer than usual an emulated guest may take to power off.
 const slowStops = 4
@@ -122,10 +131,7 @@ func (m *Manager) ended(ctx context.Context, vm banger.VM, exit banger.Exit, sta
 		return vm, err
 	}
 	return m.update(ctx, vm.ID, func(vm *banger.VM) {
-		vm.State, vm.Exit, vm.StoppedAt, vm.LastError = state, &exit, m.Now().UTC(), ""
-		if exit.At.After(vm.StoppedAt) {
-			vm.StoppedAt = exit.At
-		}
+		vm.State, vm.Exit, vm.StoppedAt, vm.LastError = state, &exit, exit.At, "" // the time tells which record that was: clocks jump
 		if state == banger.StateError {
 			vm.LastError = describe(exit)
 		}
@@ -145,7 +151,7 @@ func (m *Manager) finish(ctx context.Context, id banger.VMID) error {
 // record is the exit record of the VM's last run; one that an earlier end has taken up already does not count.
 func (m *Manager) record(vm banger.VM) (*banger.Exit, error) {
 	exit, err := m.Machines.ExitRecord(vm.ID)
-	if err != nil || exit == nil || !exit.At.After(vm.StoppedAt) {
+	if err != nil || exit == nil || exit.At.Equal(vm.StoppedAt) {
 		return nil, err
 	}
 	return exit, nil

@@ -26,6 +26,9 @@ type Supervisors struct {
 // Launch writes the machine's configuration and starts its supervisor.
 func (s Supervisors) Launch(ctx context.Context, cfg machine.Config) error {
 	dir := s.Dir.VM(cfg.ID)
+	if _, supervisor, vmm, err := s.Handles(cfg.ID); err != nil || supervisor || vmm {
+		return errors.Join(err, &banger.Error{Kind: banger.ErrConflict, Op: "launch vm", Subject: string(cfg.ID), Err: errors.New("processes of its last run live")})
+	}
 	for _, path := range []string{dir.ExitRecord(), dir.Handles()} { // of the run before, which is proved to have ended
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -47,9 +50,16 @@ func (s Supervisors) configure(cfg machine.Config) error {
 	return banger.SpaceError(atomicfile.Write(dir.MachineConfig(), text, 0o600), dir.Path)
 }
 
-// Relaunch starts a supervisor. Its socket listens before it does, so whoever connects waits instead of failing.
-func (s Supervisors) Relaunch(_ context.Context, id banger.VMID) error {
+// Relaunch starts a supervisor when no other is left. Its socket listens before it does, so whoever connects waits instead of failing.
+func (s Supervisors) Relaunch(ctx context.Context, id banger.VMID) error {
 	dir := s.Dir.VM(id)
+	handles, _, _, err := s.Handles(id)
+	if err != nil {
+		return err
+	}
+	if err := end(ctx, handles.Supervisor, 0); err != nil {
+		return fmt.Errorf("end the supervisor that does not answer: %w", err)
+	}
 	listener, err := machine.Listen(dir.MachineSocket())
 	if err != nil {
 		return err

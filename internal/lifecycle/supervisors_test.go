@@ -170,6 +170,27 @@ func TestSupervisor(t *testing.T) {
 	s.wantLiving(t, false, false)
 }
 
+// A supervisor that lives and does not answer gives way to another; a run is not launched beside a living one.
+func TestSupervisorHangs(t *testing.T) {
+	s := launch(t, "stubborn")
+	if _, err := s.Ready(t.Context(), homeID); err != nil {
+		t.Fatal(err)
+	}
+	first := s.wantLiving(t, true, true)
+	if err := s.Launch(t.Context(), machine.Config{ID: homeID}); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("Launch beside a living run = %v, want a conflict", err)
+	}
+	if err := s.Relaunch(t.Context(), homeID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ready(t.Context(), homeID); err != nil {
+		t.Fatal(err)
+	}
+	if second := s.wantLiving(t, true, true); second.VMM != first.VMM || second.Supervisor == first.Supervisor {
+		t.Errorf("taken over: %+v, before %+v", second, first)
+	}
+}
+
 // Whatever the supervisor is at, Finish ends it and its VMM.
 func TestFinish(t *testing.T) {
 	t.Run("stubborn", func(t *testing.T) {

@@ -3,23 +3,32 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"banger"
+	"banger/internal/machine"
 )
 
 // watch follows a running VM to its end, without polling. It ends with the run or with the Manager.
 func (m *Manager) watch(vm banger.VM) {
+	m.watched.add(vm.ID, 1)
 	m.spawn(context.Background(), func(ctx context.Context) {
 		exit, waitErr := m.Machines.Wait(ctx, vm.ID)
-		if ctx.Err() != nil {
-			return
+		var release func()
+		var err error
+		if ctx.Err() == nil {
+			ctx, release, err = m.claims.takeYielding(ctx, vm.ID)
 		}
-		ctx, release, err := m.claims.takeYielding(ctx, vm.ID)
-		if err != nil {
+		m.watched.add(vm.ID, -1)
+		if release == nil {
 			return
 		}
 		defer release()
-		row, err := m.Store.Get(ctx, string(vm.ID))
+		var row banger.VM
+		m.insist(ctx, func() error {
+			row, err = m.Store.Get(ctx, string(vm.ID))
+			return err
+		})
 		if err != nil || row.State != banger.StateRunning || row.Boots != vm.Boots {
 			return // stopped or deleted by an operation, which has recorded that
 		}
@@ -30,7 +39,7 @@ func (m *Manager) watch(vm banger.VM) {
 			err = m.conclude(ctx, row, exit)
 		}
 		if err != nil && ctx.Err() == nil {
-			m.fail(ctx, row, err)
+			m.insist(ctx, func() error { return m.fail(ctx, row, err) })
 		}
 	})
 }
@@ -66,7 +75,7 @@ func (m *Manager) reboot(ctx context.Context, vm banger.VM) error {
 // resume takes up a VM whose record says that it is active, after the daemon's or the supervisor's death: a living supervisor
 // is adopted, a living VMM gets a new one, and a run that ended is recorded. It holds the claim.
 func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
-	status, err := m.Machines.Status(ctx, vm.ID)
+	status, err := m.contact(ctx, vm.ID)
 	if err == nil && status.Exit == nil {
 		m.tellName(ctx, vm, status.Name)
 		return m.adopt(ctx, vm)
@@ -102,6 +111,31 @@ func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
 	return m.conclude(ctx, vm, exit)
 }
 
+// What a supervisor gets that lives and does not answer, before another takes its place.
+const (
+	contactAttempts = 3
+	contactTimeout  = 10 * time.Second
+)
+
+// contact asks the supervisor of a run how that is.
+func (m *Manager) contact(ctx context.Context, id banger.VMID) (status machine.Status, err error) {
+	for attempt := 1; ; attempt++ {
+		asking, cancel := context.WithTimeout(ctx, contactTimeout)
+		status, err = m.Machines.Status(asking, id)
+		cancel()
+		if err == nil || ctx.Err() != nil || attempt == contactAttempts {
+			return status, err
+		}
+		if _, lives, _, handlesErr := m.Machines.Handles(id); handlesErr != nil || !lives {
+			return status, err
+		}
+		select {
+		case <-time.After(firstPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // adopt goes on with a run that a supervisor serves.
 func (m *Manager) adopt(ctx context.Context, vm banger.VM) (err error) {
 	switch vm.State {
@@ -117,14 +151,15 @@ func (m *Manager) adopt(ctx context.Context, vm banger.VM) (err error) {
 	return err
 }
 
-// fail puts a VM that can't be taken up into state error, with no process left, as far as that can be had.
-func (m *Manager) fail(ctx context.Context, vm banger.VM, cause error) {
+// fail puts a VM that can't be taken up into state error, with no process left. Its error means that the row tells something else still.
+func (m *Manager) fail(ctx context.Context, vm banger.VM, cause error) error {
 	m.Log.ErrorContext(ctx, "vm failed", "vm", vm.ID, "name", vm.Spec.Name, "err", cause)
-	if err := m.finish(ctx, vm.ID); err != nil {
-		m.Log.ErrorContext(ctx, "vm failed", "vm", vm.ID, "err", err)
-		return // its row goes on telling of processes
+	err := m.finish(ctx, vm.ID)
+	if err == nil {
+		_, err = m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State, vm.LastError = banger.StateError, cause.Error() })
 	}
-	if _, err := m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State, vm.LastError = banger.StateError, cause.Error() }); err != nil {
-		m.Log.ErrorContext(ctx, "vm failed", "vm", vm.ID, "err", err)
+	if err != nil {
+		m.Log.ErrorContext(ctx, "record that vm failed", "vm", vm.ID, "err", err)
 	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,9 @@ type world struct {
 	crashAt  int
 	onStep   func(n int) // may be nil: before each step
 	crashed  chan struct{}
+	over     chan struct{}                   // closed at the end of the test
+	gate     func(d *daemon, op string) bool // of a model: called before and after each effect, gives whether it fails
+	byHand   atomic.Bool                     // guests get ready when a model says so
 	lastOp   string
 	accelErr error
 	clock    hostClock
@@ -50,7 +54,8 @@ type world struct {
 	lists    int                             // how often a daemon has read all records
 
 	*Manager
-	daemon *daemon
+	daemon  *daemon
+	daemons []*daemon // all that there were
 }
 
 // run is one run of a VM: what the supervisor's and the VMM's processes are.
@@ -72,17 +77,33 @@ type run struct {
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
 type daemon struct {
-	w    *world
-	dead bool
-	db   *store.Store
+	w       *world
+	dead    bool
+	db      *store.Store
+	manager *Manager
+	open    atomic.Bool // it has recovered
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, dir: statedir.Dir{Root: t.TempDir()}, homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
+	return newWorldIn(t, t.TempDir())
+}
+
+func newWorldIn(t *testing.T, root string) *world {
+	w := &world{t: t, dir: statedir.Dir{Root: root}, over: make(chan struct{}), homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
 		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
+	t.Cleanup(w.thaw)
 	t.Cleanup(w.shut)
 	w.open()
 	return w
+}
+
+// thaw ends what crashed daemons have left.
+func (w *world) thaw() {
+	close(w.over)
+	for _, d := range w.daemons {
+		d.manager.end()
+		d.db.Close()
+	}
 }
 
 // open starts a daemon.
@@ -92,6 +113,7 @@ func (w *world) open() {
 	if err := w.Recover(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
+	w.daemon.open.Store(true)
 }
 
 func (w *world) newDaemon() *Manager {
@@ -101,11 +123,14 @@ func (w *world) newDaemon() *Manager {
 		w.t.Fatal(err)
 	}
 	d := &daemon{w: w, db: db}
-	w.daemon = d
-	return New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
+	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
 		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
 		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.daemon, w.daemons = d, append(w.daemons, d)
+	return d.manager
 }
 
 // Start and Restart are those of the daemon without anything asked for.
@@ -157,7 +182,10 @@ func (w *world) settle() {
 
 func (w *world) list() []banger.VM {
 	w.t.Helper()
-	vms, err := w.daemon.db.List(w.t.Context())
+	w.mu.Lock()
+	db := w.daemon.db
+	w.mu.Unlock()
+	vms, err := db.List(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -193,7 +221,7 @@ func (w *world) broken() (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("vm %s is running without processes", vm.Spec.Name))
 		case vm.State != banger.StateRunning && lives:
 			wrong = append(wrong, fmt.Sprintf("vm %s is %s with processes", vm.Spec.Name, vm.State))
-		case !w.homes[vm.ID]:
+		case !w.homes[vm.ID] && vm.State != banger.StateError: // with a reason: an undo that failed
 			wrong = append(wrong, fmt.Sprintf("vm %s has no directory", vm.Spec.Name))
 		}
 	}
@@ -221,7 +249,9 @@ func (w *world) holder(pid int) *proc.Handle {
 func (w *world) exits(pid int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	close(w.holders[pid])
+	if done := w.holders[pid]; !isClosed(done) {
+		close(done)
+	}
 }
 
 func (w *world) gone(ctx context.Context, h proc.Handle) error {
@@ -243,13 +273,22 @@ func (w *world) faulted() string {
 	return w.lastOp
 }
 
+// freeze is what becomes of a crashed daemon's goroutines: they go no further.
+func (w *world) freeze() {
+	<-w.over
+	runtime.Goexit()
+}
+
 // step is where faults happen: before an effect, when it is planned for.
 func (d *daemon) step(op string) error {
 	w := d.w
+	if w.gate != nil && w.gate(d, op) {
+		return fmt.Errorf("%s: %w", op, errPlanned)
+	}
 	w.mu.Lock()
 	if d.dead {
 		w.mu.Unlock()
-		select {}
+		w.freeze()
 	}
 	n := w.steps
 	w.steps++
@@ -260,7 +299,7 @@ func (d *daemon) step(op string) error {
 		d.dead = true
 		close(w.crashed)
 		w.mu.Unlock()
-		select {}
+		w.freeze()
 	}
 	fail := n == w.failStep
 	w.mu.Unlock()
@@ -284,8 +323,11 @@ func (d *daemon) effect(op string, fn func() error) error {
 	d.w.mu.Lock()
 	crash := d.w.crashAt >= 0
 	d.w.mu.Unlock()
-	if crash {
+	switch {
+	case crash:
 		return d.step("after " + op)
+	case d.w.gate != nil:
+		d.w.gate(d, "after "+op)
 	}
 	return nil
 }
@@ -295,7 +337,7 @@ func (d *daemon) alive(fn func() error) error {
 	d.w.mu.Lock()
 	if d.dead {
 		d.w.mu.Unlock()
-		select {}
+		d.w.freeze()
 	}
 	defer d.w.mu.Unlock()
 	return fn()
@@ -343,6 +385,40 @@ func (c *hostClock) reboot(off time.Duration) {
 	c.bootID += "+"
 }
 
+// check holds a record that was just stored against the host. w.mu is held.
+func (d *daemon) check(vm banger.VM, was banger.VMState) {
+	switch vm.State {
+	case banger.StateStopped, banger.StateError:
+		if d.w.lives(vm.ID) {
+			d.w.t.Errorf("vm %s is stored as %s while its processes live", vm.Spec.Name, vm.State)
+		}
+	}
+	if vm.State == banger.StateError && vm.LastError == "" {
+		d.w.t.Errorf("vm %s is in error without a reason", vm.Spec.Name)
+	}
+	if vm.State != was {
+		d.claimed("change to "+string(vm.State), vm.ID)
+	}
+}
+
+// claimed tells of a change outside of every operation. While it recovers a daemon is alone.
+func (d *daemon) claimed(op string, id banger.VMID) {
+	if !d.open.Load() {
+		return
+	}
+	d.manager.claims.mu.Lock()
+	defer d.manager.claims.mu.Unlock()
+	if d.manager.claims.held[id] == nil {
+		d.w.t.Errorf("%s of %s without its claim", op, id)
+	}
+}
+
+// lives tells whether a process of the VM does. w.mu is held.
+func (w *world) lives(id banger.VMID) bool {
+	r := w.runs[id]
+	return r != nil && (r.supervisor || r.vmm)
+}
+
 type faultyStore struct {
 	*store.Store
 	d *daemon
@@ -369,7 +445,14 @@ func (s faultyStore) Update(ctx context.Context, id banger.VMID, change func(*ba
 	}
 	var vm banger.VM
 	err := s.d.alive(func() (err error) {
-		vm, err = s.Store.Update(ctx, id, change)
+		var was banger.VMState
+		vm, err = s.Store.Update(ctx, id, func(vm *banger.VM) error {
+			was = vm.State
+			return change(vm)
+		})
+		if err == nil {
+			s.d.check(vm, was)
+		}
 		return err
 	})
 	return vm, err
@@ -379,7 +462,12 @@ func (s faultyStore) Delete(ctx context.Context, id banger.VMID) error {
 	if err := s.d.step("store: delete"); err != nil {
 		return err
 	}
-	return s.d.alive(func() error { return s.Store.Delete(ctx, id) })
+	return s.d.alive(func() error {
+		if s.d.w.lives(id) {
+			s.d.w.t.Errorf("record of %s removed while its processes live", id)
+		}
+		return s.Store.Delete(ctx, id)
+	})
 }
 
 func (s faultyStore) Get(ctx context.Context, ref string) (banger.VM, error) {
@@ -481,7 +569,8 @@ func (h homes) Grow(id banger.VMID, size int64) error {
 
 func (h homes) Remove(id banger.VMID) error {
 	return h.d.effect("home: remove", func() error {
-		if r := h.d.w.runs[id]; r != nil && (r.supervisor || r.vmm) {
+		h.d.claimed("removal", id)
+		if h.d.w.lives(id) {
 			h.d.w.t.Errorf("directory of %s removed below living processes", id)
 		}
 		delete(h.d.w.homes, id)
@@ -505,7 +594,8 @@ var errNoAnswer = &banger.Error{Kind: banger.ErrUnavailable, Op: "machine", Err:
 func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 	return d.effect("machine: launch", func() error {
 		w := d.w
-		if old := w.runs[cfg.ID]; old != nil && (old.supervisor || old.vmm) {
+		d.claimed("launch", cfg.ID)
+		if w.lives(cfg.ID) {
 			w.t.Errorf("launch of %s beside living processes", cfg.ID)
 		}
 		if !w.homes[cfg.ID] {
@@ -516,6 +606,7 @@ func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 		switch {
 		case w.boot != "":
 			w.end(r, w.boot)
+		case w.byHand.Load(): // a model says when
 		case w.slow != nil:
 			slow := w.slow
 			go func() { <-slow; close(r.ready) }()
@@ -532,7 +623,7 @@ func (w *world) end(r *run, cause banger.ExitCause) {
 	case <-r.ended:
 	default:
 		r.vmm, r.record = false, true
-		r.exit = banger.Exit{Cause: cause, Console: "last words", At: time.Now().UTC()}
+		r.exit = banger.Exit{Cause: cause, Console: "last words", At: w.clock.now().UTC()}
 		close(r.ended)
 	}
 }
@@ -559,11 +650,18 @@ func (w *world) killProcesses(id banger.VMID, supervisor, vmm bool) {
 func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
 	return d.effect("machine: relaunch", func() error {
 		r := d.w.runs[id]
-		if r == nil || r.supervisor || !r.vmm {
-			d.w.t.Errorf("relaunch of %s: %+v", id, r)
+		if r == nil {
+			d.w.t.Errorf("relaunch of %s, which never ran", id)
 			return errNoAnswer
 		}
+		d.claimed("relaunch", id)
+		if r.supervisor {
+			close(r.lost)
+		}
 		r.supervisor, r.lost, r.starts, r.name = true, make(chan struct{}), r.starts+1, r.cfg.Name
+		if !r.vmm { // it died meanwhile
+			d.w.end(r, banger.ExitUnknown)
+		}
 		return nil
 	})
 }
@@ -608,6 +706,9 @@ func (d *daemon) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) e
 func (d *daemon) Rename(_ context.Context, id banger.VMID, name string) error {
 	return d.effect("machine: rename", func() error {
 		r := d.w.runs[id]
+		if r == nil {
+			return errNoAnswer
+		}
 		if r.cfg.Name = name; !r.supervisor {
 			return errNoAnswer
 		}
@@ -677,7 +778,7 @@ func (d *daemon) Stats(_ context.Context, id banger.VMID) (machine.Stats, error)
 }
 
 func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
-	r, _, err := d.serving("machine: shutdown", id)
+	r, lost, err := d.serving("machine: shutdown", id)
 	if err != nil {
 		return banger.Exit{}, err
 	}
@@ -688,7 +789,11 @@ func (d *daemon) Shutdown(_ context.Context, id banger.VMID, timeout time.Durati
 	case d.w.deaf:
 		r.asked = true
 		d.w.mu.Unlock()
-		<-r.ended
+		select {
+		case <-r.ended:
+		case <-lost:
+			return banger.Exit{}, errNoAnswer
+		}
 		d.w.mu.Lock()
 	default:
 		d.w.end(r, banger.ExitPowerOff)
@@ -726,12 +831,13 @@ func (d *daemon) ExitRecord(id banger.VMID) (*banger.Exit, error) {
 func (d *daemon) Finish(_ context.Context, id banger.VMID, _ time.Duration) error {
 	return d.effect("machine: finish", func() error {
 		r := d.w.runs[id]
+		d.claimed("end", id)
 		if r == nil {
 			return nil
 		}
 		if r.vmm {
 			r.vmm = false
-			r.exit = banger.Exit{Cause: banger.ExitKilled, At: time.Now().UTC()}
+			r.exit = banger.Exit{Cause: banger.ExitKilled, At: d.w.clock.now().UTC()}
 			select {
 			case <-r.ended:
 			default:

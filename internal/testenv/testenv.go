@@ -4,6 +4,7 @@ package testenv
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -41,13 +42,13 @@ func RequireTool(t testing.TB, name string) string {
 	return path
 }
 
-// RequireTier skips unless BANGER_TIER is one of tiers ("test", "smoke", "soak"); unset means "test".
+// Tier is $BANGER_TIER: "test", which unset means too, "smoke" or "soak".
+func Tier() string { return cmp.Or(os.Getenv("BANGER_TIER"), "test") }
+
+// RequireTier skips unless the tier is one of tiers.
 func RequireTier(t testing.TB, tiers ...string) {
 	t.Helper()
-	tier := os.Getenv("BANGER_TIER")
-	if tier == "" {
-		tier = "test"
-	}
+	tier := Tier()
 	for _, want := range tiers {
 		if want == tier {
 			return
