@@ -51,6 +51,8 @@ type Main struct {
 	dir             statedir.Dir
 	ready           *os.File // may be nil
 	showVersion     bool
+	examine         bool
+	fix             bool
 	checkMigrations bool
 	closers         []func() // in the order of making
 }
@@ -62,6 +64,8 @@ func (m *Main) ParseFlags(args []string) error {
 	stateDir := flags.String("state-dir", "", "the `directory` of all state (default: $BANGER_STATE_DIR, or banger below $XDG_STATE_HOME)")
 	readyFD := flags.Int("ready-fd", -1, "the `descriptor` that is told when the daemon serves, or why it does not")
 	flags.BoolVar(&m.showVersion, "version", false, "print the version and exit")
+	flags.BoolVar(&m.examine, "doctor", false, "look at everything that banger keeps and needs, print the report as JSON and exit")
+	flags.BoolVar(&m.fix, "fix", false, "with --doctor: end processes that no VM has")
 	flags.BoolVar(&m.checkMigrations, "check-migrations", false, "exit with 0 when the database fits, 1 when migrations are needed, 2 when it is incompatible")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -96,7 +100,11 @@ func (m *Main) Run(ctx context.Context) (status int, err error) {
 		return 1, &banger.Error{Kind: banger.ErrRefused, Op: "start bangerd", Err: errors.New("it does not run as root"),
 			Hint: "use banger as an ordinary user: no part of its daily work needs root"}
 	}
-	if err := m.serve(ctx); err != nil {
+	serve := m.serve
+	if m.examine {
+		serve = m.doctor
+	}
+	if err := serve(ctx); err != nil {
 		return 1, err
 	}
 	return 0, nil

@@ -66,6 +66,9 @@ func (m *Main) serve(ctx context.Context) error {
 			return fmt.Errorf("redirect standard error: %w", err)
 		}
 	}
+	if warning := m.dir.Warning(); warning != nil {
+		log.Warn("the state directory", "warning", warning, "hint", banger.HintOf(warning))
+	}
 	db, err := store.Open(ctx, m.dir.Database())
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package statedir
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -55,7 +56,7 @@ func (d Dir) Ensure() error {
 	if err := os.MkdirAll(d.Root, 0o700); err != nil {
 		return &banger.Error{Kind: banger.ErrUnavailable, Op: "make state directory", Subject: d.Root, Err: err}
 	}
-	if err := checkOwned(d.Root); err != nil {
+	if err := d.Check(); err != nil {
 		return err
 	}
 	for _, sub := range []string{d.Images(), d.Blobs(), d.Kernels(), d.VMs(), d.Run()} {
@@ -65,6 +66,13 @@ func (d Dir) Ensure() error {
 	}
 	return nil
 }
+
+// Check says what is wrong with a state directory that is there. Errors: ErrRefused, also for one on a file system that does not keep
+// what is synced or locks for this host alone.
+func (d Dir) Check() error { return errors.Join(checkOwned(d.Root), checkFileSystem(d.Root)) }
+
+// Parent is the directory that holds path.
+func Parent(path string) string { return filepath.Dir(path) }
 
 func checkOwned(path string) error {
 	refuse := func(format string, args ...any) error {

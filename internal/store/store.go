@@ -90,6 +90,16 @@ func Check(ctx context.Context, path string) (Compatibility, error) {
 	return Compatible, nil
 }
 
+// Look gives every VM of the database at path, as List does, without changing it; a daemon may have it open.
+func Look(ctx context.Context, path string) ([]banger.VM, error) {
+	db, err := open(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return (&Store{db: db}).List(ctx)
+}
+
 // within runs fn in one transaction.
 func (s *Store) within(ctx context.Context, fn func(*sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
