@@ -255,7 +255,7 @@ func settings(ctx context.Context, cfg config.Loaded, vms *lifecycle.Manager) ([
 func (m *Main) status(w wiring, names *names, started time.Time) func(context.Context) (api.Status, error) {
 	return func(ctx context.Context) (api.Status, error) {
 		status := api.Status{Version: version, API: api.Version, PID: os.Getpid(), StateDir: m.dir.Root, Socket: m.dir.DaemonSocket(),
-			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel()}
+			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel(), Goroutines: runtime.NumGoroutine()}
 		status.DNS, status.HTTP = names.addresses()
 		vms, err := w.vms.List(ctx)
 		if err != nil {

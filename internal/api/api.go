@@ -144,16 +144,17 @@ type Event struct {
 
 // Status is the daemon's answer about itself.
 type Status struct {
-	Version   string    `json:"version"` // of the build
-	API       int       `json:"api"`
-	PID       int       `json:"pid"`
-	StateDir  string    `json:"state_dir"`
-	Socket    string    `json:"socket"`
-	Log       string    `json:"log"`
-	StartedAt time.Time `json:"started_at"`
-	Running   int       `json:"running"`        // VMs
-	Ops       int       `json:"operations"`     // that run
-	Accel     string    `json:"accel"`          // "kvm", "tcg" or "" while not probed
-	DNS       string    `json:"dns,omitempty"`  // where .vm names are answered
-	HTTP      string    `json:"http,omitempty"` // the HTTP entry of all VMs
+	Version    string    `json:"version"` // of the build
+	API        int       `json:"api"`
+	PID        int       `json:"pid"`
+	StateDir   string    `json:"state_dir"`
+	Socket     string    `json:"socket"`
+	Log        string    `json:"log"`
+	StartedAt  time.Time `json:"started_at"`
+	Running    int       `json:"running"`        // VMs
+	Ops        int       `json:"operations"`     // that run
+	Goroutines int       `json:"goroutines"`     // of the daemon
+	Accel      string    `json:"accel"`          // "kvm", "tcg" or "" while not probed
+	DNS        string    `json:"dns,omitempty"`  // where .vm names are answered
+	HTTP       string    `json:"http,omitempty"` // the HTTP entry of all VMs
 }
