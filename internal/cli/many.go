@@ -15,6 +15,9 @@ import (
 // operation is what is done to one VM. The reference is its id.
 type operation func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error)
 
+// maxAtOnce bounds how many VMs one command works on at a time: each takes a connection to the daemon.
+const maxAtOnce = 200
+
 // batch is one command on several VMs, each once, in the order in which they were first named.
 type batch struct {
 	targets []api.ResolvedVM
@@ -66,12 +69,15 @@ func newBatch(ctx context.Context, c *client.Client, refs []string) (*batch, err
 func (a *app) runBatch(ctx context.Context, c *client.Client, b *batch, op operation) {
 	show, end := a.progress()
 	defer end()
+	turns := make(chan struct{}, maxAtOnce)
 	var group sync.WaitGroup
 	for i, target := range b.targets {
 		if b.errs[i] != nil {
 			continue
 		}
 		group.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			var err error
 			b.details[i], err = op(ctx, c, string(target.ID), named(show, target.Name, len(b.targets) > 1))
 			b.errs[i] = goesOn(err)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/internal/testenv"
 )
@@ -46,6 +48,12 @@ func TestChangesOfOneVM(t *testing.T) {
 	if mib := diskMiB("webbox"); mib < 19*1024 {
 		t.Errorf("the disk has %d MiB after it has grown to 20 GiB", mib)
 	}
+	// New inode tables are zeros, which the host does not keep.
+	var file unix.Stat_t
+	if err := unix.Stat(showVM(w, "webbox").Dir+"/disk.ext4", &file); err != nil || file.Size != 20<<30 || file.Blocks*512 > 200<<20 {
+		t.Errorf("the disk's file: %d bytes, %d MiB of them on the host, %v", file.Size, file.Blocks>>11, err)
+	}
+	t.Logf("%d MiB on the host", file.Blocks>>11)
 	// Blocks far behind the old end are of use.
 	w.Must("vm", "exec", "webbox", "--", "sh", "-c", "fallocate -l 15G /root/more && dd if=/root/data of=/root/more bs=1M seek=15000 conv=notrunc,fsync 2>/dev/null && rm /root/more && touch /root/after && sync")
 
