@@ -291,13 +291,13 @@ func TestStopIdle(t *testing.T) {
 		streams machine.Streams
 		silent  bool // its supervisor tells nothing
 	}
-	busy := guest{share: 0.5}
+	busy := guest{share: 0.06}
 	for _, tc := range []struct {
 		name  string
 		guest func(elapsed time.Duration) guest
 		lives time.Duration // how long it runs; 0: it is never stopped
 	}{
-		{"idle", func(time.Duration) guest { return guest{share: 0.1} }, policy},
+		{"idle", func(time.Duration) guest { return guest{share: 0.04} }, policy},
 		{"works", func(time.Duration) guest { return busy }, 0},
 		{"works for two hours", func(at time.Duration) guest {
 			if at < 2*time.Hour {

@@ -12,9 +12,9 @@ import (
 const (
 	// idleLook is how long the daemon sleeps between two looks at the VMs that stop when nobody uses them.
 	idleLook = time.Minute
-	// idleShare is what an idle guest may use of one processor. Emulated guests need more for their timers.
-	idleShare         = 0.05
-	idleShareEmulated = 0.15
+	// idleShare is what an idle guest may use of one processor. Under emulation, where it costs most, one that only has its agent uses
+	// less than a hundredth.
+	idleShare = 0.05
 )
 
 // idleness watches the VMs that stop when nobody uses them. A VM is used while a command, a shell or a connection into it is open,
@@ -55,7 +55,7 @@ func (i *idleness) look(ctx context.Context, list []banger.VM) (wait time.Durati
 	for n, vm := range watched {
 		last, known := i.seen[vm.ID]
 		use := lastUse{boots: vm.Boots, stats: all[n], at: last.at}
-		if !known || last.boots != vm.Boots || used(vm, last.stats, use.stats) {
+		if !known || last.boots != vm.Boots || used(last.stats, use.stats) {
 			use.at = now
 		}
 		seen[vm.ID] = use
@@ -89,12 +89,8 @@ func (i *idleness) ask(ctx context.Context, vms []banger.VM) []machine.Stats {
 }
 
 // used tells whether a VM was used between two looks at it. What is not known counts as use.
-func used(vm banger.VM, before, now machine.Stats) bool {
-	limit := idleShare
-	if vm.Accel == "tcg" {
-		limit = idleShareEmulated
-	}
-	return now.VMM == nil || before.VMM == nil || now.VMM.CPU < before.VMM.CPU || now.VMM.Share(*before.VMM) > limit || streamed(before, now)
+func used(before, now machine.Stats) bool {
+	return now.VMM == nil || before.VMM == nil || now.VMM.CPU < before.VMM.CPU || now.VMM.Share(*before.VMM) > idleShare || streamed(before, now)
 }
 
 // streamed tells whether a command or connection is open, or was between the two.
