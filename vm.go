@@ -129,20 +129,21 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // VM is the record of one VM.
 type VM struct {
-	ID        VMID        `json:"id"`
-	Spec      VMSpec      `json:"spec"`              // of the run, while there is one
-	Pending   *SpecChange `json:"pending,omitempty"` // what the next start changes
-	State     VMState     `json:"state"`
-	LastError string      `json:"last_error,omitempty"`
-	ImageKey  string      `json:"image_key"`        // the immutable base this VM's overlay lies on
-	Kernel    string      `json:"kernel"`           // kernel name
-	Accel     string      `json:"accel,omitempty"`  // "kvm" or "tcg" of the last start
-	Boots     int         `json:"boots"`            // successful starts
-	Remove    bool        `json:"remove,omitempty"` // --rm: deleted when its lease ends
-	CreatedAt time.Time   `json:"created_at"`
-	StartedAt time.Time   `json:"started_at,omitzero"` // last time it became running
-	StoppedAt time.Time   `json:"stopped_at,omitzero"`
-	Exit      *Exit       `json:"exit,omitempty"` // how the last run ended; nil while running
+	ID         VMID        `json:"id"`
+	Spec       VMSpec      `json:"spec"`              // of the run, while there is one
+	Pending    *SpecChange `json:"pending,omitempty"` // what the next start changes
+	State      VMState     `json:"state"`
+	LastError  string      `json:"last_error,omitempty"`
+	ImageKey   string      `json:"image_key"`        // the immutable base this VM's overlay lies on
+	Kernel     string      `json:"kernel"`           // kernel name
+	Accel      string      `json:"accel,omitempty"`  // "kvm" or "tcg" of the last start
+	Boots      int         `json:"boots"`            // successful starts
+	Remove     bool        `json:"remove,omitempty"` // --rm: deleted when its lease ends
+	CreatedAt  time.Time   `json:"created_at"`
+	StartedAt  time.Time   `json:"started_at,omitzero"` // last time it became running
+	StoppedAt  time.Time   `json:"stopped_at,omitzero"`
+	StopReason string      `json:"stop_reason,omitempty"` // while it is being stopped and nobody asked for that: why
+	Exit       *Exit       `json:"exit,omitempty"`        // how the last run ended; nil while running
 
 	Workspaces []Workspace `json:"workspaces,omitempty"` // what went in from the host, one for each place
 

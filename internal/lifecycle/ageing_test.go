@@ -405,6 +405,39 @@ func TestStopIdleBeginsAnew(t *testing.T) {
 	})
 }
 
+// An idle VM that is being stopped when the daemon dies is stopped by the next one, for the same reason.
+func TestStopIdleIsCutOff(t *testing.T) {
+	for step := 0; ; step++ {
+		w := newWorld(t)
+		vm := w.mustCreateAged("box", 0, time.Hour)
+		w.mu.Lock()
+		w.crashAt = w.steps + step
+		w.mu.Unlock()
+		err := w.do(func() error {
+			w.stopIdle(t.Context(), vm, machine.Stats{})
+			return nil
+		})
+		if err == nil {
+			if step < 4 {
+				t.Errorf("only %d steps", step)
+			}
+			return
+		}
+		w.mu.Lock()
+		w.crashAt = -1
+		w.mu.Unlock()
+		w.open()
+		w.settle()
+		now := w.get("box")
+		if now.State != banger.StateRunning && (now.State != banger.StateStopped || now.Exit.Detail != "nobody used it for 1h" || now.StopReason != "") {
+			t.Errorf("crash at step %d (%s): %+v, %+v", step, w.faulted(), now, now.Exit)
+		}
+		if wrong := w.broken(); len(wrong) > 0 {
+			t.Errorf("crash at step %d (%s): %v", step, w.faulted(), wrong)
+		}
+	}
+}
+
 // A command that begins while the VM is about to be stopped is not cut off.
 func TestStopIdleLooksOnceMore(t *testing.T) {
 	w := newWorld(t)

@@ -114,17 +114,14 @@ func (m *Manager) stopIdle(ctx context.Context, vm banger.VM, last machine.Stats
 	}
 	m.active.Add(1)
 	defer m.rest()
-	if now, err = m.stop(ctx, now, m.stopTimeout(now, 0)); err != nil {
-		m.Log.ErrorContext(ctx, "stop idle vm", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
-		return
-	}
-	m.Log.InfoContext(ctx, "stopped: nobody used it", "vm", vm.ID, "name", vm.Spec.Name, "idle", vm.Spec.StopIdle)
-	_, err = m.update(ctx, vm.ID, func(row *banger.VM) {
-		if row.Exit != nil {
-			row.Exit.Detail = "nobody used it for " + banger.FormatDuration(vm.Spec.StopIdle)
-		}
+	now, err = m.Store.Update(ctx, vm.ID, func(row *banger.VM) error {
+		row.State, row.StopReason = banger.StateStopping, "nobody used it for "+banger.FormatDuration(vm.Spec.StopIdle)
+		return nil
 	})
+	if err == nil {
+		_, err = m.shutdown(ctx, now, m.stopTimeout(now, 0))
+	}
 	if err != nil {
-		m.Log.WarnContext(ctx, "record why it was stopped", "vm", vm.ID, "err", err)
+		m.Log.ErrorContext(ctx, "stop idle vm", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
 	}
 }

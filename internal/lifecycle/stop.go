@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,6 +132,7 @@ func (m *Manager) ended(ctx context.Context, vm banger.VM, exit banger.Exit, sta
 		return vm, err
 	}
 	return m.update(ctx, vm.ID, func(vm *banger.VM) {
+		exit.Detail, vm.StopReason = cmp.Or(vm.StopReason, exit.Detail), ""
 		vm.State, vm.Exit, vm.StoppedAt, vm.LastError = state, &exit, exit.At, "" // the time tells which record that was: clocks jump
 		if state == banger.StateError {
 			vm.LastError = describe(exit)

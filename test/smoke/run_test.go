@@ -26,6 +26,9 @@ type vmRow struct {
 	PIDs  map[string]int `json:"pids"`
 	Accel string         `json:"accel"`
 	Dir   string         `json:"dir"`
+	Boots int            `json:"boots"`
+
+	ExpiresAt time.Time `json:"expires_at"`
 }
 
 func listVMs(w *testenv.World) []vmRow {
