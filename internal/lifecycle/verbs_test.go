@@ -2,13 +2,18 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"banger"
 	"banger/internal/api"
+	"banger/internal/machine"
 )
 
 func TestRestart(t *testing.T) {
@@ -339,5 +344,39 @@ func (w *world) changes() func() error {
 			}
 		}
 		return failed
+	}
+}
+
+// The configuration has the new name whether or not a supervisor answers: one that takes the run over reads it there.
+func TestRenameIsKept(t *testing.T) {
+	s := Supervisors{Dir: newStateDir(t)}
+	dir := s.Dir.VM(homeID)
+	if err := os.Mkdir(dir.Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	want := machine.Config{ID: homeID, Name: "old", VCPU: 3, Env: map[string]string{"A": "1"}}
+	if err := s.configure(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename(t.Context(), homeID, "new"); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Rename without a supervisor = %v, want unavailable", err)
+	}
+	var got machine.Config
+	text, err := os.ReadFile(dir.MachineConfig())
+	if err == nil {
+		err = json.Unmarshal(text, &got)
+	}
+	want.Name = "new"
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("configuration: %v\n%s", err, diff)
+	}
+	if err := os.WriteFile(dir.MachineConfig(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename(t.Context(), homeID, "other"); !errors.Is(err, banger.ErrCorrupt) {
+		t.Errorf("Rename with a damaged configuration = %v, want corrupt", err)
+	}
+	if text, err := os.ReadFile(dir.MachineConfig()); err != nil || string(text) != "{" {
+		t.Errorf("a damaged configuration was written over: %q, %v", text, err)
 	}
 }
