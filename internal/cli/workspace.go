@@ -12,8 +12,6 @@ import (
 
 	"banger"
 	"banger/internal/api"
-	"banger/internal/channel"
-	"banger/internal/machine"
 	"banger/internal/statedir"
 	"banger/internal/transfer"
 	"banger/internal/tree"
@@ -204,10 +202,9 @@ func sizes(show banger.ProgressFunc, stage, text string) func(int64) {
 
 // guest reaches the files of a running VM.
 func (a *app) guest(vm api.VMDetail) workspace.Guest {
-	connect := machine.Client{Socket: vm.MachineSocket}.Connect
 	return workspace.Guest{
 		Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
-			conn, err := connect(ctx, channel.PortFiles)
+			conn, err := files(ctx, vm)
 			if err != nil {
 				return nil, err
 			}
@@ -220,14 +217,9 @@ func (a *app) guest(vm api.VMDetail) workspace.Guest {
 			return conn, nil
 		},
 		Bring: func(ctx context.Context, put transfer.Put, src tree.Source) error {
-			conn, err := connect(ctx, channel.PortFiles)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			if _, err = transfer.Bring(conn, put, src); err != nil && ctx.Err() != nil {
-				err = &banger.Error{Kind: banger.ErrInterrupted, Err: context.Cause(ctx)}
+			conn, err := files(ctx, vm)
+			if err == nil {
+				_, err = transfer.Bring(ctx, conn, put, src)
 			}
 			return err
 		},

@@ -49,6 +49,7 @@ type VMs interface {
 	PruneImages(ctx context.Context, all, dryRun bool) (api.Pruned, error)
 	Stats(ctx context.Context, refs []string) (api.Stats, error)
 	Verbs
+	Files
 }
 
 // Images is what the image manager does for the API.
@@ -111,6 +112,7 @@ func New(cfg Config) *Server {
 	s.kernelRoutes(mux)
 	s.statsRoutes(mux)
 	s.verbRoutes(mux)
+	s.fileRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, stream(s, "create vm", s.create))
 	mux.HandleFunc(api.RouteVMDelete, stream(s, "delete vm", s.delete))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

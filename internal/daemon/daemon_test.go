@@ -36,6 +36,10 @@ type vms struct {
 	making func(ctx context.Context, progress banger.ProgressFunc) error // by Create, if it is set
 
 	starting func(ctx context.Context, progress banger.ProgressFunc) error // by Start, if it is set
+
+	base, disk string          // files of an image and a disk
+	cut        context.Context // ends what ReadFiles gives, if it is set
+	lent       chan struct{}   // Lend sends when a loan has ended
 }
 
 func (v *vms) get(ref string) (banger.VM, error) {

@@ -230,7 +230,7 @@ func (n *Node) resolve(name string, in names) (*Node, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%.300q: %w", at, err)
 	case found.Node == nil, found.layer != inBind && isWhiteout(found.Node):
-		return nil, &banger.Error{Kind: banger.ErrNotFound, Err: fmt.Errorf("%.300q: no such file or directory", at)}
+		return nil, &banger.Error{Kind: banger.ErrNotFound, Err: errors.New("no such file or directory")}
 	}
 	return found, nil
 }

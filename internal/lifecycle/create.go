@@ -141,7 +141,7 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 		return vm, err
 	}
 	if req.Start {
-		return m.boot(ctx, vm, vmm, req.Overcommit, progress)
+		return m.boot(ctx, vm, vmm, req.Overcommit, "", progress)
 	}
 	return m.update(ctx, vm.ID, func(row *banger.VM) {
 		row.State, row.ImageKey, row.Kernel = banger.StateStopped, vm.ImageKey, vm.Kernel

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,11 @@ func (m *Manager) Start(ctx context.Context, ref string, req api.StartRequest, p
 // start holds the claim. A start that fails before there was a guest leaves no process and state error, or stopped when the VM
 // was told to stop; one that is cut off by the daemon's end is left to the next Recover.
 func (m *Manager) start(ctx context.Context, vm banger.VM, overcommit bool, progress banger.ProgressFunc) (banger.VM, error) {
+	return m.startAs(ctx, vm, overcommit, "", progress)
+}
+
+// startAs is start with another boot kind than the image's.
+func (m *Manager) startAs(ctx context.Context, vm banger.VM, overcommit bool, kind banger.BootKind, progress banger.ProgressFunc) (banger.VM, error) {
 	vmm, err := m.probe(ctx)
 	if err != nil {
 		return vm, err
@@ -75,7 +81,7 @@ func (m *Manager) start(ctx context.Context, vm banger.VM, overcommit bool, prog
 			return vm, err
 		}
 	}
-	vm, err = m.boot(ctx, vm, vmm, overcommit, progress)
+	vm, err = m.boot(ctx, vm, vmm, overcommit, kind, progress)
 	if err == nil || isBootFailure(err) || vm.State != banger.StateStarting || m.life.Err() != nil {
 		return vm, err
 	}
@@ -94,8 +100,9 @@ func (m *Manager) start(ctx context.Context, vm banger.VM, overcommit bool, prog
 	return row, errors.Join(err, storeErr)
 }
 
-// boot launches a run and waits until its guest is ready. It undoes nothing: on error a supervisor may run.
-func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bool, progress banger.ProgressFunc) (banger.VM, error) {
+// boot launches a run, with the image's boot kind if none is given, and waits until its guest is ready. It undoes nothing: on error a
+// supervisor may run.
+func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bool, kind banger.BootKind, progress banger.ProgressFunc) (banger.VM, error) {
 	cfg, err := m.machineConfig(ctx, vm, vmm, progress)
 	if err != nil {
 		return vm, err
@@ -103,6 +110,7 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bo
 	if err := checkPublish(vm.Spec.Publish); err != nil {
 		return vm, err
 	}
+	cfg.Boot = cmp.Or(kind, cfg.Boot)
 	end := progress.Begin("boot", "starting the VM")
 	row, err := m.admit(ctx, vm, overcommit, func(row *banger.VM) error {
 		row.State, row.ImageKey, row.Kernel, row.LastError, row.Exit = banger.StateStarting, vm.ImageKey, vm.Kernel, "", nil

@@ -497,7 +497,7 @@ func (d *daemon) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (
 }
 
 func (d *daemon) Get(key string) (banger.Image, error) {
-	return banger.Image{Name: "debian", Key: key, Boot: banger.BootAgent}, d.step("image: get")
+	return banger.Image{Name: "debian", Key: key, Boot: banger.BootSystem}, d.step("image: get")
 }
 
 func (d *daemon) Resolve(ref string) (banger.Image, error) {

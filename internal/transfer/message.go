@@ -3,10 +3,12 @@ package transfer
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"time"
 
 	"banger"
 	"banger/internal/tree"
@@ -114,6 +116,9 @@ func send(w io.Writer, src tree.Source, report *Report) error {
 		}
 		report.Entries++
 		report.Bytes += e.Size
+		if content, ok := e.Content.(tree.HoleReader); ok {
+			e.Content = &holes{HoleReader: content, size: e.Size}
+		}
 		return true
 	}))
 	last := end{Report: *report}
@@ -160,7 +165,7 @@ func (in *Incoming) Left() Report {
 
 func ended(stream *streamReader, o Origin) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		for e, err := range tree.FromTar(stream, limits) {
+		for e, err := range tree.FromTar(stream, Limits) {
 			if err == nil && !o.holds(e) {
 				e, err = tree.Entry{}, &banger.Error{Kind: banger.ErrCorrupt, Err: banger.Invalidf("%.300q is no part of %.300q", e.Path, o.Name)}
 			}
@@ -194,12 +199,29 @@ func Ask(conn net.Conn, get Get) (*Incoming, error) {
 	return Receive(conn)
 }
 
-// Bring sends a Put and its tree to the guest's port for files, which conn is a connection to, and tells what the guest made of it. The
-// error is the guest's when it has one: what it did not take, it did not need.
-func Bring(conn net.Conn, put Put, src tree.Source) (Report, error) {
+// cleanUpPatience is what a guest gets to remove what it has of a copy that was interrupted.
+const cleanUpPatience = 15 * time.Second
+
+// Bring sends a Put and its tree to the guest's port for files, which conn is a connection to, and closes it. It tells what the guest made
+// of them. The end of ctx ends the sending; the guest then has removed what came when Bring returns, if it answers in time.
+// Errors: those of src and of the guest; ErrInterrupted; ErrUnavailable when the guest is gone.
+func Bring(ctx context.Context, conn Conn, put Put, src tree.Source) (Report, error) {
+	defer conn.Close()
 	if err := writeLine(conn, Request{Put: &put}); err != nil {
 		return Report{}, cutOff(err)
 	}
+	defer context.AfterFunc(ctx, func() {
+		_ = conn.CloseWrite() // if it fails, the other end is gone
+		_ = conn.SetReadDeadline(time.Now().Add(cleanUpPatience))
+	})()
+	report, err := push(conn, src)
+	if ctx.Err() != nil && err != nil {
+		return Report{}, &banger.Error{Kind: banger.ErrInterrupted, Op: "copy", Err: context.Cause(ctx)}
+	}
+	return report, err
+}
+
+func push(conn Conn, src tree.Source) (Report, error) {
 	r := bufio.NewReader(conn)
 	if _, err := readAnswer(r); err != nil {
 		return Report{}, err
@@ -222,4 +244,10 @@ func Bring(conn net.Conn, put Put, src tree.Source) (Report, error) {
 	report.Skipped += left.Skipped
 	report.Left = append(report.Left, left.Left...)
 	return report, nil
+}
+
+// Conn is a connection of which one direction can end before the other.
+type Conn interface {
+	net.Conn
+	CloseWrite() error
 }

@@ -31,7 +31,7 @@ func (p Place) Path() string { return filepath.Join(p.Dir, p.Name) }
 func Resolve(dest string, o Origin) (Place, error) {
 	place, err := resolve(dest, o)
 	if err != nil {
-		return Place{}, &banger.Error{Op: "copy to", Subject: dest, Err: describe(err, dest)}
+		return Place{}, &banger.Error{Subject: dest, Err: describe(err, dest)}
 	}
 	return place, nil
 }
@@ -107,7 +107,7 @@ func write(ctx context.Context, place Place, o Origin, src tree.Source, opts Opt
 		return report, &os.PathError{Op: "open", Path: place.Dir, Err: err}
 	}
 	defer unix.Close(to)
-	name := o.root()
+	name := o.Root()
 	if name == "." && place.Name != "" {
 		src, name = tree.Under(place.Name, src), place.Name
 	}

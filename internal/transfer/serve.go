@@ -98,10 +98,10 @@ func Local(name string, follow bool, enter func(at string, dev uint64) bool) (Or
 		if errors.As(err, &at) {
 			err = at.Err
 		}
-		return Origin{}, nil, &banger.Error{Op: "copy", Subject: name, Err: describe(err, "")}
+		return Origin{}, nil, &banger.Error{Subject: name, Err: describe(err, "")}
 	}
 	o := OriginOf(name, info.IsDir())
-	return o, tree.FromPath(name, o.root(), follow, enter), nil
+	return o, tree.FromPath(name, o.Root(), follow, enter), nil
 }
 
 func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
@@ -111,7 +111,7 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	}
 	if req.Parents {
 		if err := os.MkdirAll(path.Dir(path.Clean(dest)), 0o755); err != nil {
-			return &banger.Error{Op: "copy to", Subject: dest, Err: describe(err, dest)}
+			return &banger.Error{Subject: dest, Err: describe(err, dest)}
 		}
 	}
 	place, err := Resolve(dest, req.Origin)
@@ -128,7 +128,7 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	stream := &streamReader{r: r}
 	report, err := Write(context.Background(), place, req.Origin, ended(stream, req.Origin), Options{Owner: &owner, Archive: req.Archive, Sync: s.Sync})
 	if err != nil {
-		return &banger.Error{Op: "copy to", Subject: path.Clean(dest), Err: err}
+		return err
 	}
 	return writeLine(conn, Answer{Report: &report})
 }

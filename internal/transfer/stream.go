@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"banger"
+	"banger/internal/tree"
 )
 
 // A stream is frames: a kind, a number (32 bits, big endian) and, but for zeros, that many bytes. It ends with a frame that tells how
@@ -200,3 +201,38 @@ func cutOff(err error) error {
 }
 
 var errGone = errors.New("the other end is gone")
+
+// holes reads a file's content without reading its holes: in a guest they would fill its memory.
+type holes struct {
+	tree.HoleReader
+	size       int64
+	at         int64
+	start, end int64 // of the data that is next; at is before end
+}
+
+func (h *holes) Read(p []byte) (n int, err error) {
+	if h.at >= h.end {
+		h.start, h.end, err = h.NextData(h.at)
+		if errors.Is(err, io.EOF) {
+			h.start, h.end = h.size, h.size
+		} else if err != nil {
+			return 0, err
+		} else if h.start < h.at || h.end <= h.start || h.end > h.size {
+			return 0, &banger.Error{Kind: banger.ErrCorrupt, Err: fmt.Errorf("data from %d to %d of a file of %d bytes", h.start, h.end, h.size)}
+		}
+	}
+	switch {
+	case h.at >= h.size:
+		return 0, io.EOF
+	case h.at < h.start:
+		n = int(min(int64(len(p)), h.start-h.at))
+		clear(p[:n])
+	default:
+		n, err = h.ReadAt(p[:min(int64(len(p)), h.end-h.at)], h.at)
+		if n > 0 && errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	h.at += int64(n)
+	return n, err
+}

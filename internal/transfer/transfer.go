@@ -32,8 +32,8 @@ func OriginOf(name string, dir bool) Origin {
 	return Origin{Name: []byte(base), Dir: dir}
 }
 
-// root is how the origin's own entry is named in its tree.
-func (o Origin) root() string {
+// Root is how the origin's own entry is named in its tree.
+func (o Origin) Root() string {
 	if len(o.Name) == 0 {
 		return "."
 	}
@@ -68,8 +68,8 @@ func (r *Report) leave(at string) {
 	}
 }
 
-// limits bound what a stream asks for beside the space that it takes.
-var limits = tree.Limits{Entries: 20_000_000, Bytes: 64 << 40, Strict: true}
+// Limits bound what a stream asks for beside the space that it takes.
+var Limits = tree.Limits{Entries: 20_000_000, Bytes: 64 << 40, Strict: true}
 
 // describe gives an error of the file system a kind, and a next step where there is one.
 func describe(err error, dir string) error {

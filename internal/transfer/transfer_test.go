@@ -24,13 +24,13 @@ import (
 )
 
 // guest serves as an agent does and gives connections to it.
-func guest(t *testing.T) func() net.Conn {
+func guest(t *testing.T) func() Conn {
 	t.Helper()
 	server := Server{
 		Owner: func() (Owner, error) { return Owner{uint32(os.Getuid()), uint32(os.Getgid())}, nil },
 		Enter: func(uint64) bool { return false },
 	}
-	return func() net.Conn {
+	return func() Conn {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -45,21 +45,21 @@ func guest(t *testing.T) func() net.Conn {
 		}
 		go server.Serve(ends[1])
 		t.Cleanup(func() { ends[0].Close() })
-		return ends[0]
+		return ends[0].(Conn)
 	}
 }
 
 // bring copies into the guest, fetch out of it.
-func bring(t *testing.T, conn net.Conn, from, to string, archive bool) (Report, error) {
+func bring(t *testing.T, conn Conn, from, to string, archive bool) (Report, error) {
 	t.Helper()
 	o, src, err := Local(from, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Bring(conn, Put{Path: []byte(to), Origin: o, Archive: archive}, src)
+	return Bring(t.Context(), conn, Put{Path: []byte(to), Origin: o, Archive: archive}, src)
 }
 
-func fetch(t *testing.T, conn net.Conn, from, to string, opts Options) (Report, error) {
+func fetch(t *testing.T, conn Conn, from, to string, opts Options) (Report, error) {
 	t.Helper()
 	in, err := Ask(conn, Get{Path: []byte(from)})
 	if err != nil {
@@ -328,6 +328,24 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// An interruption of a sender returns when the guest has cleaned up.
+func TestBringInterrupted(t *testing.T) {
+	to := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	src := func(yield func(tree.Entry, error) bool) {
+		for i := 0; yield(tree.Literal(fmt.Sprint("file", i), 0o644, bytes.Repeat([]byte("x"), 100_000)), nil); i++ {
+			if i == 20 {
+				cancel()
+			}
+		}
+	}
+	_, err := Bring(ctx, guest(t)(), Put{Path: []byte(to), Origin: Origin{Dir: true}}, src)
+	if list, _ := os.ReadDir(to); !errors.Is(err, banger.ErrInterrupted) || len(list) > 0 {
+		t.Errorf("%v, left %v", err, list)
+	}
+}
+
 // A sender that goes away in the middle leaves nothing in the guest.
 func TestClientGone(t *testing.T) {
 	to := t.TempDir()
@@ -346,7 +364,7 @@ func TestClientGone(t *testing.T) {
 	if _, err := conn.Write(stream.Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	conn.(*net.UnixConn).CloseWrite()
+	conn.CloseWrite()
 	if _, err := readAnswer(r); !errors.Is(err, banger.ErrUnavailable) {
 		t.Errorf("the guest answers %v", err)
 	}
@@ -362,7 +380,7 @@ func TestUnreadableSource(t *testing.T) {
 	src := func(yield func(tree.Entry, error) bool) {
 		_ = yield(tree.Literal("x", 0o644, []byte("content")), nil) && yield(tree.Entry{}, fault)
 	}
-	_, err := Bring(guest(t)(), Put{Path: []byte(to), Origin: Origin{Name: []byte("x")}}, src)
+	_, err := Bring(t.Context(), guest(t)(), Put{Path: []byte(to), Origin: Origin{Name: []byte("x")}}, src)
 	if !errors.Is(err, fault) {
 		t.Errorf("%v, want %v", err, fault)
 	}

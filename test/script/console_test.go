@@ -28,7 +28,12 @@ func (r *run) serve() {
 func (r *run) answer(conn net.Conn) {
 	defer conn.Close()
 	in := bufio.NewReader(conn)
-	if req, err := machine.ReadRequest(in); err == nil && req.Console != nil {
+	req, err := machine.ReadRequest(in)
+	if err == nil && req.Connect != nil {
+		serveFiles(conn, in)
+		return
+	}
+	if err == nil && req.Console != nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		go func() {

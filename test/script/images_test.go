@@ -19,8 +19,8 @@ func (images) Promote(_ context.Context, ref string, _ banger.ProgressFunc) (ban
 	return images{}.Resolve(ref)
 }
 
-func (images) Base(context.Context, banger.Image, banger.ProgressFunc) (string, error) {
-	return "/base", nil
+func (i images) Base(context.Context, banger.Image, banger.ProgressFunc) (string, error) {
+	return i.base, nil
 }
 
 func (images) Export(_ context.Context, ref string, w io.Writer) error {

@@ -53,7 +53,7 @@ func newWorld(root string) (*world, error) {
 		return nil, err
 	}
 	w.log = file
-	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
+	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow, w.base()}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
 		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, MaxMemoryMiB: 16384 * 8 / 10, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
@@ -65,7 +65,7 @@ func newWorld(root string) (*world, error) {
 		return nil, err
 	}
 	w.server = daemon.New(daemon.Config{VMs: w.manager, Log: log,
-		Images:  images{w.slow},
+		Images:  images{w.slow, w.base()},
 		Kernels: kernels{},
 		Catalog: daemon.Catalog{Index: catalogIndex, BundleImage: bundleImage, BundleKernel: bundleKernel},
 		Status: func(context.Context) (api.Status, error) {
@@ -122,7 +122,10 @@ var (
 			{Name: "overlay", State: banger.FeatureModule, Required: true}, {Name: "fuse", State: banger.FeatureMissing}, {Name: "tun", State: banger.FeatureUnknown}}}
 )
 
-type images struct{ slow <-chan struct{} }
+type images struct {
+	slow <-chan struct{}
+	base string // a file that is there once a VM with files was made
+}
 
 // await waits when the image, or the VM, is a slow one.
 func (i images) await(ctx context.Context, ref string) error {
@@ -184,11 +187,14 @@ func (images) Import(_ context.Context, req api.ImportRequest, progress banger.P
 	return banger.Image{Name: req.Name, Key: image.Key, Boot: req.Boot, Kernel: req.Kernel, Source: fmt.Sprintf("%d bytes", len(content))}, err
 }
 
-// homes are real directories without disks.
+// homes are real directories, of which those of VMs named "files" have a disk.
 type homes struct{ dir statedir.Dir }
 
-func (h homes) Create(_ context.Context, home lifecycle.Home) error {
-	return os.Mkdir(h.dir.VM(home.ID).Path, 0o700)
+func (h homes) Create(ctx context.Context, home lifecycle.Home) error {
+	if err := os.Mkdir(h.dir.VM(home.ID).Path, 0o700); err != nil || home.Name != "files" {
+		return err
+	}
+	return makeFiles(ctx, h.dir, home)
 }
 func (h homes) Check(id banger.VMID) error  { _, err := os.Stat(h.dir.VM(id).Path); return err }
 func (homes) Grow(banger.VMID, int64) error { return nil }
@@ -278,7 +284,7 @@ func (m machines) Status(_ context.Context, id banger.VMID) (machine.Status, err
 
 func (m machines) Ready(ctx context.Context, id banger.VMID) (machine.Status, error) {
 	if r, err := m.get(id); err == nil {
-		if err := (images{m.slow}).await(ctx, r.cfg.Name); err != nil {
+		if err := (images{slow: m.slow}).await(ctx, r.cfg.Name); err != nil {
 			return machine.Status{}, err
 		}
 	}
