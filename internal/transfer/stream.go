@@ -214,7 +214,7 @@ func (h *holes) Read(p []byte) (n int, err error) {
 	if h.at >= h.end {
 		h.start, h.end, err = h.NextData(h.at)
 		if errors.Is(err, io.EOF) {
-			h.start, h.end = h.size, h.size
+			h.start, h.end, err = h.size, h.size, nil
 		} else if err != nil {
 			return 0, err
 		} else if h.start < h.at || h.end <= h.start || h.end > h.size {

@@ -85,6 +85,32 @@ func lines(t *testing.T, dir string, archive bool) []string {
 	}), true)
 }
 
+// Holes are neither read nor written, wherever they lie.
+func TestHoles(t *testing.T) {
+	for name, data := range map[string][]int64{"none": {}, "at the end": {0}, "at the start": {256 << 20}, "between": {0, 100 << 20, 256 << 20}} {
+		dir := t.TempDir()
+		file, err := os.Create(filepath.Join(dir, "file"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, off := range data {
+			if _, err := file.WriteAt([]byte("data"), off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(file.Truncate(300<<20), file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fetch(t, guest(t)(), filepath.Join(dir, "file"), filepath.Join(dir, "copy"), Options{}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := onDisk(t, filepath.Join(dir, "copy")); n > 1<<20 {
+			t.Errorf("%s: the copy takes %d bytes", name, n)
+		}
+		testenv.Run(t, "cmp", filepath.Join(dir, "file"), filepath.Join(dir, "copy"))
+	}
+}
+
 // state describes a directory that nothing is to be changed in; a time of a directory changes when something comes and goes.
 func state(t *testing.T, dir string) []string {
 	t.Helper()

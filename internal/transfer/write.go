@@ -188,37 +188,62 @@ func (w *writer) file(e tree.Entry) error {
 		return err
 	}
 	name := path.Base(e.Path)
-	if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	err = w.make(dir, name, e)
+	if errors.Is(err, unix.EEXIST) {
+		if err = unix.Unlinkat(dir, name, 0); err == nil {
+			err = w.make(dir, name, e)
+		}
+	}
+	if err != nil || e.Kind == tree.HardLink {
 		return err
 	}
+	return setTimes(dir, name, e)
+}
+
+// make fails with EEXIST, before anything has been read, when the name is taken.
+func (w *writer) make(dir int, name string, e tree.Entry) error {
 	switch e.Kind {
 	case tree.Symlink:
 		if err := unix.Symlinkat(e.Link, dir, name); err != nil {
 			return err
 		}
-		return errors.Join(w.own(dir, name, e), setTimes(dir, name, e))
+		return w.own(dir, name, e, nil)
 	case tree.HardLink:
-		if err := w.link(dir, name, e.Link); err != nil {
+		if err := w.link(dir, name, e.Link); err != nil && !errors.Is(err, unix.EEXIST) {
 			return &banger.Error{Kind: banger.ErrCorrupt, Err: fmt.Errorf("a link to %.300q: %w", e.Link, err)}
+		} else if err != nil {
+			return err
 		}
 		return nil
 	}
-	fd, err := openat2(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	fd, err := openat2(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, e.Mode&0o777)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
 	err = w.content(f, e)
 	if err == nil {
-		err = errors.Join(w.own(dir, name, e), w.attributes(fd, e), unix.Fchmod(fd, w.mode(e)))
+		err = w.settle(fd, dir, name, e)
 	}
 	if err == nil && w.alone {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	return errors.Join(err, f.Close())
+}
+
+// settle gives a file what it has not got by being made: each change costs, above all on an overlay.
+func (w *writer) settle(fd, dir int, name string, e tree.Entry) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	return setTimes(dir, name, e)
+	if err := errors.Join(w.own(dir, name, e, &st), w.attributes(fd, e)); err != nil {
+		return err
+	}
+	if st.Mode&allModes == w.mode(e) {
+		return nil
+	}
+	return unix.Fchmod(fd, w.mode(e))
 }
 
 // link makes another name of a file that was written before.
@@ -236,6 +261,7 @@ func (w *writer) content(f *os.File, e tree.Entry) error {
 	if w.buf == nil {
 		w.buf = make([]byte, chunk)
 	}
+	hole := false
 	for off := int64(0); off < e.Size; {
 		if err := w.ctx.Err(); err != nil {
 			return err
@@ -244,7 +270,7 @@ func (w *writer) content(f *os.File, e tree.Entry) error {
 		if _, err := io.ReadFull(e.Content, part); err != nil {
 			return err
 		}
-		if len(part) < chunk || !isZero(part) {
+		if hole = len(part) == chunk && isZero(part); !hole {
 			if _, err := f.WriteAt(part, off); err != nil {
 				return err
 			}
@@ -253,6 +279,9 @@ func (w *writer) content(f *os.File, e tree.Entry) error {
 		if w.opts.Progress != nil {
 			w.opts.Progress(int64(len(part)))
 		}
+	}
+	if !hole {
+		return nil
 	}
 	return f.Truncate(e.Size)
 }
@@ -275,13 +304,13 @@ func (w *writer) mode(e tree.Entry) uint32 {
 	return e.Mode & keptModes
 }
 
-// own gives a copy its owner, before its mode: a change of owner takes set-id bits away.
-func (w *writer) own(dir int, name string, e tree.Entry) error {
+// own gives a copy its owner, unless st says that it has it, before its mode: a change of owner takes set-id bits away.
+func (w *writer) own(dir int, name string, e tree.Entry, st *unix.Stat_t) error {
 	owner := w.opts.Owner
 	if w.opts.Archive && os.Geteuid() == 0 {
 		owner = &Owner{e.UID, e.GID}
 	}
-	if owner == nil {
+	if owner == nil || st != nil && *owner == (Owner{st.Uid, st.Gid}) {
 		return nil
 	}
 	return unix.Fchownat(dir, name, int(owner.UID), int(owner.GID), unix.AT_SYMLINK_NOFOLLOW)
@@ -306,7 +335,7 @@ func (w *writer) finishDir(e tree.Entry) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := errors.Join(w.own(fd, ".", e), w.attributes(fd, e), unix.Fchmod(fd, w.mode(e))); err != nil {
+	if err := errors.Join(w.own(fd, ".", e, nil), w.attributes(fd, e), unix.Fchmod(fd, w.mode(e))); err != nil {
 		return err
 	}
 	return setTimes(fd, ".", e)
