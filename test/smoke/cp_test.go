@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +163,32 @@ func TestCopyBothWays(t *testing.T) {
 		w.JSON(&report, "vm", "cp", "devbox:/root/sparse", back)
 		t.Logf("out: %s", time.Duration(report.Elapsed))
 		checkSparse(t, filepath.Join(back, "sparse"), sparse)
+	})
+	t.Run("speed beside a pipe through exec", func(t *testing.T) {
+		random := filepath.Join(w.User.Dir(t), "random")
+		data := make([]byte, 32<<20)
+		rand.New(rand.NewSource(1)).Read(data)
+		if err := os.WriteFile(random, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, way := range []struct {
+			name string
+			run  func() testenv.Result
+		}{
+			{"cp in", func() testenv.Result { return w.Run("vm", "cp", random, "devbox:/root/cp") }},
+			{"exec in", func() testenv.Result {
+				return w.RunInput(string(data), "vm", "exec", "devbox", "--", "sh", "-c", "cat > /root/exec && sync /root/exec")
+			}},
+			{"cp out", func() testenv.Result { return w.Run("vm", "cp", "devbox:/root/cp", filepath.Join(back, "random")) }},
+			{"exec out", func() testenv.Result { return w.Run("vm", "exec", "devbox", "--", "cat", "/root/exec") }},
+		} {
+			r := way.run()
+			wantStatus(t, r, 0)
+			t.Logf("%s: %.1f MB/s", way.name, 32*1.048576/r.Elapsed.Seconds())
+		}
+		if sum(t, filepath.Join(back, "random")) != sum(t, random) {
+			t.Error("the copy differs")
+		}
 	})
 	t.Run("errors", func(t *testing.T) {
 		for _, tc := range []struct {
