@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"banger"
 	"banger/internal/statedir"
@@ -23,8 +24,11 @@ type SSHConfig struct {
 	User func(vm banger.VM) string
 	Log  *slog.Logger
 
-	mu   sync.Mutex
-	last string // what the file holds
+	changes atomic.Uint64 // how many there were
+
+	mu     sync.Mutex
+	synced uint64 // the changes that the file tells of
+	last   string // what the file holds
 }
 
 // Update changes a record.
@@ -41,10 +45,15 @@ func (s *SSHConfig) Delete(ctx context.Context, id banger.VMID) error {
 	return err
 }
 
-// Sync writes the file if something has changed.
+// Sync writes the file if something has changed. Those that come at the same time share one look at the records.
 func (s *SSHConfig) Sync(ctx context.Context) {
+	mine := s.changes.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.synced >= mine {
+		return
+	}
+	s.synced = s.changes.Load()
 	vms, err := s.List(ctx)
 	if err == nil {
 		text := sshConfig(s.Dir, s.Program, vms, s.User)

@@ -18,7 +18,7 @@ type Lease struct {
 
 // PutLease inserts or replaces a VM's lease.
 func (s *Store) PutLease(ctx context.Context, lease Lease) error {
-	return s.within(ctx, func(tx *sql.Tx) error { return putLease(ctx, tx, lease) })
+	return s.within(ctx, func(ctx context.Context, tx *sql.Tx) error { return putLease(ctx, tx, lease) })
 }
 
 func putLease(ctx context.Context, tx *sql.Tx, lease Lease) error {

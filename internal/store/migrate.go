@@ -38,7 +38,7 @@ const migrationTable = `CREATE TABLE IF NOT EXISTS schema_migrations (
 
 // migrate applies what is missing, each step with its record in one transaction.
 func (s *Store) migrate(ctx context.Context, known []migration) error {
-	if err := s.within(ctx, func(tx *sql.Tx) error {
+	if err := s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, migrationTable)
 		return err
 	}); err != nil {
@@ -49,7 +49,7 @@ func (s *Store) migrate(ctx context.Context, known []migration) error {
 		return kinded(err)
 	}
 	for _, m := range missing {
-		err := s.within(ctx, func(tx *sql.Tx) error {
+		err := s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			if _, err := tx.ExecContext(ctx, m.sql); err != nil {
 				return err
 			}

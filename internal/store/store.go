@@ -1,7 +1,7 @@
 // Package store keeps the durable records of VMs and leases in one SQLite file.
 //
-// Every method is one transaction that is on the disk when it returns. There is one connection: a transaction takes
-// milliseconds, and a second page cache would cost memory that an idle daemon has no use for.
+// Every method is one transaction that is on the disk when it returns; those that come while the disk is waited for go there together.
+// There is one connection: a transaction takes milliseconds, and a second page cache would cost memory that an idle daemon has no use for.
 package store
 
 import (
@@ -24,6 +24,7 @@ import (
 type Store struct {
 	db      *sql.DB
 	changes changes
+	queue   queue
 }
 
 // Open opens the database at path, makes it when it is missing, and applies the migrations it lacks.
@@ -98,18 +99,6 @@ func Look(ctx context.Context, path string) ([]banger.VM, error) {
 	}
 	defer db.Close()
 	return (&Store{db: db}).List(ctx)
-}
-
-// within runs fn in one transaction.
-func (s *Store) within(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return kinded(err)
-	}
-	if err := fn(tx); err != nil {
-		return kinded(errors.Join(err, tx.Rollback()))
-	}
-	return kinded(tx.Commit())
 }
 
 // kinded gives SQLite's errors the kinds that callers tell apart.

@@ -343,7 +343,7 @@ func BenchmarkListThousand(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	err = s.within(b.Context(), func(tx *sql.Tx) error {
+	err = s.within(b.Context(), func(ctx context.Context, tx *sql.Tx) error {
 		for i := range 1000 {
 			vm := newVM(fmt.Sprintf("%012x", i), fmt.Sprintf("vm-%d", i))
 			if _, err := tx.Exec("INSERT INTO vms VALUES (?, ?, ?, ?, ?)", vm.ID, vm.Spec.Name, vm.State, i,

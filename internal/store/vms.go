@@ -29,7 +29,7 @@ func (s *Store) Reserve(ctx context.Context, vm banger.VM, holder *proc.Handle) 
 	if err != nil {
 		return fmt.Errorf("encode vm: %w", err)
 	}
-	err = s.within(ctx, func(tx *sql.Tx) error {
+	err = s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO vms (id, name, state, created_at, record) VALUES (?, ?, ?, ?, ?)",
 			vm.ID, vm.Spec.Name, vm.State, vm.CreatedAt.UnixNano(), string(record))
 		if err != nil || holder == nil {
@@ -48,7 +48,7 @@ func (s *Store) Reserve(ctx context.Context, vm banger.VM, holder *proc.Handle) 
 // Update changes one record in a transaction: change sees the stored one. Its error ends the update and is returned.
 // Errors: ErrNotFound; ErrConflict for a change of state that does not exist.
 func (s *Store) Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (vm banger.VM, err error) {
-	err = s.within(ctx, func(tx *sql.Tx) error {
+	err = s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		row := tx.QueryRowContext(ctx, "SELECT id, name, record FROM vms WHERE id = ?", id)
 		if vm, err = scanVM(row); errors.Is(err, sql.ErrNoRows) {
 			return notFound(string(id), nil)
@@ -81,7 +81,7 @@ func (s *Store) Update(ctx context.Context, id banger.VMID, change func(*banger.
 
 // Delete removes a record with its lease. A missing one is no error.
 func (s *Store) Delete(ctx context.Context, id banger.VMID) error {
-	err := s.within(ctx, func(tx *sql.Tx) error {
+	err := s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", id)
 		return err
 	})
