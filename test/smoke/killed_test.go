@@ -65,6 +65,7 @@ func TestDaemonKilledAtEachStep(t *testing.T) {
 // killAt runs a command whose daemon is killed before the n-th of the calls in one of its threads. It tells whether that came.
 func killAt(t *testing.T, w *testenv.World, strace string, n int, args ...string) bool {
 	t.Helper()
+	w.Must("vm", "list") // starts the daemon
 	pid := w.DaemonPID()
 	tracer := exec.Command(strace, "-f", "-p", fmt.Sprint(pid), "-o", "/dev/null", "-e", "trace="+killing, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", killing, n))
 	told, err := tracer.StderrPipe()
