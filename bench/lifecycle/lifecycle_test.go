@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +70,7 @@ func play(b *testing.B, w *testenv.World, steps ...step) []time.Duration {
 	b.Helper()
 	path := filepath.Join(w.State, "client")
 	if _, err := os.Stat(path); err != nil {
-		copySelf(b, path)
+		testenv.CopySelf(b, path)
 	}
 	input, err := json.Marshal(plan{Root: w.State, Daemon: filepath.Join(w.Bin, "bangerd"), Steps: append([]step{{Verb: "connect"}}, steps...)})
 	if err != nil {
@@ -87,24 +86,6 @@ func play(b *testing.B, w *testenv.World, steps ...step) []time.Duration {
 		b.Fatalf("status %d, %v\n%s", r.Status, err, r.Stderr)
 	}
 	return took
-}
-
-// copySelf puts this program where the ordinary user can run it.
-func copySelf(b *testing.B, path string) {
-	b.Helper()
-	in, err := os.Open("/proc/self/exe")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, err = io.Copy(out, in)
-	if err := errors.Join(err, out.Close()); err != nil {
-		b.Fatal(err)
-	}
 }
 
 func names(prefix string, count int) (list []string) {
@@ -205,9 +186,9 @@ func BenchmarkThousand(b *testing.B) {
 	const watch = 30 * time.Second
 	pid := w.DaemonPID()
 	time.Sleep(10 * time.Second) // what follows a start is over
-	before := switches(b, pid)
+	before := testenv.Switches(b, pid)
 	time.Sleep(watch)
-	b.ReportMetric(float64(switches(b, pid)-before)/watch.Seconds(), "wakes/s")
+	b.ReportMetric(float64(testenv.Switches(b, pid)-before)/watch.Seconds(), "wakes/s")
 }
 
 // fill makes VMs as earlier runs leave them.
@@ -246,29 +227,4 @@ func fill(b *testing.B, w *testenv.World, count int) {
 			b.Fatalf("chown: %v: %s", err, out)
 		}
 	}
-}
-
-// switches counts how often a process's threads have got a processor.
-func switches(b *testing.B, pid int) (n int) {
-	b.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(threads) == 0 {
-		b.Fatalf("process %d: no threads (%v)", pid, err)
-	}
-	for _, thread := range threads {
-		text, err := os.ReadFile(thread)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
-			if name, value, _ := strings.Cut(line, ":"); strings.HasSuffix(name, "ctxt_switches") {
-				count, err := strconv.Atoi(strings.TrimSpace(value))
-				if err != nil {
-					b.Fatal(err)
-				}
-				n += count
-			}
-		}
-	}
-	return n
 }

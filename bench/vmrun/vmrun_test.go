@@ -8,9 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,7 +123,7 @@ func bareRun(b *testing.B, w *testenv.World, cfg machine.Config) (took time.Dura
 	}
 	cmd := exec.Command(filepath.Join(w.State, "bare"))
 	if _, err := os.Stat(cmd.Path); err != nil {
-		copySelf(b, cmd.Path)
+		testenv.CopySelf(b, cmd.Path)
 	}
 	cmd.Env = append(os.Environ(), roleEnv+"=1")
 	cmd.Stdin = bytes.NewReader(input)
@@ -136,23 +134,6 @@ func bareRun(b *testing.B, w *testenv.World, cfg machine.Config) (took time.Dura
 		b.Fatalf("boot QEMU alone: status %d, %v\n%s", r.Status, err, r.Stderr)
 	}
 	return took
-}
-
-// copySelf puts this program where the ordinary user can run it.
-func copySelf(b *testing.B, path string) {
-	in, err := os.Open("/proc/self/exe")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, err = io.Copy(out, in)
-	if err := errors.Join(err, out.Close()); err != nil {
-		b.Fatal(err)
-	}
 }
 
 // hostSide sums up the host's steps of --timings, without those in which the guest boots.
@@ -231,12 +212,12 @@ func BenchmarkIdle(b *testing.B) {
 	time.Sleep(10 * time.Second) // what follows a start is over
 	before := map[string]int{}
 	for name, pid := range pids {
-		before[name] = switches(b, pid)
+		before[name] = testenv.Switches(b, pid)
 	}
 	time.Sleep(watch)
 	for name, pid := range pids {
-		wakes := float64(switches(b, pid)-before[name]) / watch.Seconds()
-		mb := float64(statusField(b, fmt.Sprintf("/proc/%d/status", pid), "RssAnon")) / 1024
+		wakes := float64(testenv.Switches(b, pid)-before[name]) / watch.Seconds()
+		mb := float64(testenv.StatusField(b, fmt.Sprintf("/proc/%d/status", pid), "RssAnon")) / 1024
 		b.Logf("%-16s private memory %5.1f MB, %4.2f wake-ups a second", name, mb, wakes)
 		b.ReportMetric(mb, name+"-MB")
 		b.ReportMetric(wakes, name+"-wakes/s")
@@ -252,36 +233,6 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		b.ReportMetric(float64(info.Size())/1e6, name+"-MB")
 	}
-}
-
-// switches counts how often a process's threads have got a processor.
-func switches(b *testing.B, pid int) (n int) {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(threads) == 0 {
-		b.Fatalf("process %d: no threads (%v)", pid, err)
-	}
-	for _, thread := range threads {
-		n += statusField(b, thread, "voluntary_ctxt_switches") + statusField(b, thread, "nonvoluntary_ctxt_switches")
-	}
-	return n
-}
-
-func statusField(b *testing.B, path, name string) int {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			n, err := strconv.Atoi(strings.Fields(value)[0])
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n
-		}
-	}
-	b.Fatalf("%s has no %s", path, name)
-	return 0
 }
 
 // BenchmarkLoaded boots VMs one after the other beside two busy loops: all must get ready.
