@@ -33,8 +33,15 @@ type SSHConfig struct {
 
 // Update changes a record.
 func (s *SSHConfig) Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (banger.VM, error) {
-	vm, err := s.Store.Update(ctx, id, change)
-	s.Sync(ctx)
+	var before banger.VM
+	vm, err := s.Store.Update(ctx, id, func(vm *banger.VM) error {
+		before = *vm
+		return change(vm)
+	})
+	// With many VMs to look at all of them takes longer than what most operations change.
+	if before.State == banger.StateCreating || before.Spec.Name != vm.Spec.Name || before.Spec.User != vm.Spec.User || before.Accel != vm.Accel || before.ImageKey != vm.ImageKey {
+		s.Sync(ctx)
+	}
 	return vm, err
 }
 
