@@ -430,7 +430,8 @@ func (m *model) request(dice *rand.Rand) func(ctx context.Context, d *Manager, n
 	}
 	said := func(what string) { m.note("user asks: %s", what) }
 	start, force, other := dice.IntN(2) == 0, dice.IntN(2) == 0, fmt.Sprintf("vm-%d", dice.IntN(3))
-	switch dice.IntN(10) {
+	vcpu, grown := 1+dice.IntN(4), int64(8+dice.IntN(4))<<30
+	switch dice.IntN(11) {
 	case 0, 1:
 		return func(ctx context.Context, d *Manager, name string) error {
 			said("create " + name)
@@ -471,6 +472,15 @@ func (m *model) request(dice *rand.Rand) func(ctx context.Context, d *Manager, n
 			vm, err := d.Rename(ctx, name, other, nil)
 			if err == nil && vm.Spec.Name != other {
 				m.t.Errorf("rename to %s gave %s", other, vm.Spec.Name)
+			}
+			return err
+		}
+	case 8:
+		return func(ctx context.Context, d *Manager, name string) error {
+			said("set " + name)
+			result, err := d.Set(ctx, name, banger.SpecChange{VCPU: &vcpu, DiskBytes: &grown}, false)
+			if err == nil && (result.VM.Spec.VCPU != vcpu || result.VM.Spec.DiskBytes != grown) && result.VM.Pending == nil {
+				m.t.Errorf("set gave %+v and nothing for the next start", result.VM.Spec)
 			}
 			return err
 		}
