@@ -42,3 +42,18 @@ func ValidateGuestPath(name string) error {
 	}
 	return nil
 }
+
+// Autosave is work that was in a VM when it was deleted.
+type Autosave struct {
+	ID        string            `json:"id"` // "devbox-0123456789ab-20261128T182914.000Z-0"
+	VM        string            `json:"vm"` // name
+	VMID      VMID              `json:"vm_id"`
+	GuestPath string            `json:"guest_path"`
+	HostPath  string            `json:"host_path"` // the repository that it came from
+	At        time.Time         `json:"at"`
+	Bundle    string            `json:"bundle"`  // path of a file that "git fetch" reads
+	Bytes     int64             `json:"bytes"`   // of the bundle
+	Refs      map[string]string `json:"refs"`    // in the bundle: name → object id
+	Pending   bool              `json:"pending"` // the refs are not in the host's repository yet
+	Notices   []string          `json:"notices,omitempty"`
+}

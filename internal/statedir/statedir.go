@@ -110,6 +110,9 @@ func (d Dir) DaemonSocket() string { return filepath.Join(d.Run(), "bangerd.sock
 func (d Dir) DaemonLock() string   { return filepath.Join(d.Run(), "bangerd.lock") }
 func (d Dir) DaemonLog() string    { return filepath.Join(d.Root, "bangerd.log") }
 
+// Autosaves holds the work of deleted VMs.
+func (d Dir) Autosaves() string { return filepath.Join(d.Root, "autosave") }
+
 // CatalogSeen remembers the newest serial of each catalog.
 func (d Dir) CatalogSeen() string { return filepath.Join(d.Root, "catalog.json") }
 

@@ -139,8 +139,11 @@ func (c *Copy) present(ctx context.Context, kept map[string]string) (map[string]
 
 // Namespace is where the work of one VM is kept in a repository: refs/banger/<name>/<id>/<time>.
 func Namespace(vm banger.VM, at time.Time) string {
-	return fmt.Sprintf("refs/banger/%s/%s/%s", vm.Spec.Name, vm.ID, at.UTC().Format("20060102T150405.000Z"))
+	return fmt.Sprintf("refs/banger/%s/%s/%s", vm.Spec.Name, vm.ID, at.UTC().Format(timeFormat))
 }
+
+// timeFormat is a moment in names of refs and files.
+const timeFormat = "20060102T150405.000Z"
 
 // Save puts all that the guest has into the repository repo as refs below namespace, which must not be there yet. It gives the refs.
 // Nothing else of the repository changes.

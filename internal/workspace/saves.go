@@ -1,0 +1,220 @@
+package workspace
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"banger"
+	"banger/internal/atomicfile"
+)
+
+// Saves is the directory where the work of VMs is kept when they are deleted: for each a bundle and what it is, as JSON.
+type Saves struct{ Dir string }
+
+const (
+	// MaxSaved is how many bytes of untracked files are saved from one repository.
+	MaxSaved = 1 << 30
+	// SavesKept is how long work is kept; the last of a VM stays longer.
+	SavesKept = 30 * 24 * time.Hour
+)
+
+// Keep saves all that a VM's workspace has and its host does not: nothing when there is no such thing. What it returns is durable.
+// Repositories below the workspace are kept too, each by itself. Errors: ErrRefused for too much; those of reading the guest.
+func (s Saves) Keep(ctx context.Context, guest Guest, vm banger.VM, record Record, at time.Time) ([]banger.Autosave, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, spaceIn(s.Dir, err)
+	}
+	var kept []banger.Autosave
+	todo := []Record{record}
+	for len(todo) > 0 {
+		one := todo[0]
+		todo = todo[1:]
+		nested, save, err := s.keep(ctx, guest, vm, one, at, len(kept))
+		if err != nil {
+			return kept, &banger.Error{Op: "save the work in", Subject: one.GuestPath, Err: err}
+		}
+		if save != nil {
+			kept = append(kept, *save)
+		}
+		for _, name := range nested {
+			todo = append(todo, Record{Workspace: banger.Workspace{GuestPath: guestPath(one.GuestPath, name), HostPath: path.Join(one.HostPath, name), Git: true}})
+		}
+	}
+	return kept, nil
+}
+
+func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Record, at time.Time, n int) (nested []string, save *banger.Autosave, err error) {
+	origin := record.Origin()
+	origin.MaxUntracked = MaxSaved
+	c, err := Fetch(ctx, guest, record.GuestPath, s.Dir, origin)
+	if errors.Is(err, banger.ErrNotFound) {
+		return nil, nil, nil // the guest has removed it
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	work, err := c.Work(ctx, record.Exported)
+	if err != nil || !work {
+		return c.Nested, nil, err
+	}
+	id := fmt.Sprintf("%s-%s-%s-%d", vm.Spec.Name, vm.ID, at.UTC().Format(timeFormat), n)
+	save = &banger.Autosave{ID: id, VM: vm.Spec.Name, VMID: vm.ID, GuestPath: record.GuestPath, HostPath: record.HostPath, At: at.UTC(), Bundle: filepath.Join(s.Dir, id+".bundle"), Pending: true}
+	namespace := Namespace(vm, at)
+	if n > 0 {
+		namespace += "/" + strconv.Itoa(n)
+	}
+	if save.Refs, err = c.Bundle(ctx, save.Bundle, namespace); err != nil {
+		return nil, nil, err
+	}
+	if len(save.Refs) == 0 {
+		return c.Nested, nil, nil
+	}
+	info, err := os.Stat(save.Bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	save.Bytes, save.Notices = info.Size(), c.Notices
+	return c.Nested, save, s.write(*save)
+}
+
+func (s Saves) write(save banger.Autosave) error {
+	text, err := json.Marshal(save)
+	if err != nil {
+		return err
+	}
+	return spaceIn(s.Dir, atomicfile.Write(filepath.Join(s.Dir, save.ID+".json"), text, 0o600))
+}
+
+// List gives all that is kept, the oldest first. A file that can't be read is left out.
+func (s Saves) List() ([]banger.Autosave, error) {
+	names, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []banger.Autosave
+	for _, entry := range names {
+		id, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(s.Dir, entry.Name()))
+		var save banger.Autosave
+		if err == nil && json.Unmarshal(text, &save) == nil && save.ID == id {
+			list = append(list, save)
+		}
+	}
+	slices.SortFunc(list, func(a, b banger.Autosave) int { return cmp.Or(a.At.Compare(b.At), strings.Compare(a.ID, b.ID)) })
+	return list, nil
+}
+
+// Get finds one by its id or a unique beginning of it. Errors: ErrNotFound; ErrInvalid.
+func (s Saves) Get(ref string) (banger.Autosave, error) {
+	list, err := s.List()
+	if err != nil {
+		return banger.Autosave{}, err
+	}
+	var found []banger.Autosave
+	for _, save := range list {
+		if save.ID == ref {
+			return save, nil
+		}
+		if ref != "" && strings.HasPrefix(save.ID, ref) {
+			found = append(found, save)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return banger.Autosave{}, &banger.Error{Kind: banger.ErrNotFound, Op: "autosave", Subject: strconv.Quote(ref), Hint: "banger autosave list"}
+	case 1:
+		return found[0], nil
+	}
+	return banger.Autosave{}, &banger.Error{Kind: banger.ErrInvalid, Op: "autosave", Subject: strconv.Quote(ref), Err: fmt.Errorf("%d begin so", len(found)), Hint: "give more of the id: banger autosave list"}
+}
+
+// Landed notes that the refs of a save are in the host's repository.
+func (s Saves) Landed(ref string) (banger.Autosave, error) {
+	save, err := s.Get(ref)
+	if err == nil && save.Pending {
+		save.Pending = false
+		err = s.write(save)
+	}
+	return save, err
+}
+
+// Prune removes what is older than age, but never the last of a VM, nor, unless all is set, what is in no repository yet. With dryRun it
+// only tells.
+func (s Saves) Prune(now time.Time, age time.Duration, all, dryRun bool) (removed []banger.Autosave, err error) {
+	list, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	last := map[banger.VMID]time.Time{}
+	for _, save := range list {
+		last[save.VMID] = save.At // the newest comes last
+	}
+	for _, save := range list {
+		if now.Sub(save.At) < age || save.At.Equal(last[save.VMID]) || save.Pending && !all {
+			continue
+		}
+		if !dryRun {
+			if err := errors.Join(removeIfThere(filepath.Join(s.Dir, save.ID+".json")), removeIfThere(filepath.Join(s.Dir, save.ID+".bundle"))); err != nil {
+				return removed, err
+			}
+		}
+		removed = append(removed, save)
+	}
+	return removed, nil
+}
+
+// CleanUp removes what saves that were cut off have left.
+func (s Saves) CleanUp() error {
+	names, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range names {
+		name := filepath.Join(s.Dir, entry.Name())
+		id, isBundle := strings.CutSuffix(entry.Name(), ".bundle")
+		_, noRecord := os.Stat(filepath.Join(s.Dir, id+".json"))
+		if strings.HasPrefix(entry.Name(), "copy-") || strings.HasSuffix(entry.Name(), ".tmp") || isBundle && errors.Is(noRecord, fs.ErrNotExist) {
+			err = errors.Join(err, os.RemoveAll(name))
+		}
+	}
+	return err
+}
+
+// Restore puts the refs of a save into a repository. Those that are there already stay as they are. Errors: ErrNotFound for a bundle that
+// is gone; ErrConflict when the repository has other refs of these names, or lacks the commits that the bundle builds on.
+func Restore(ctx context.Context, save banger.Autosave, repo string) error {
+	if _, err := os.Stat(save.Bundle); err != nil {
+		return &banger.Error{Kind: banger.ErrNotFound, Op: "restore", Subject: save.ID, Err: err}
+	}
+	g := git{dir: repo}
+	args := []string{"fetch", "--quiet", "--atomic", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules", "--refmap=", save.Bundle}
+	for name := range save.Refs {
+		args = append(args, name+":"+name)
+	}
+	if err := g.run(ctx, nil, io.Discard, args...); err != nil {
+		if errors.Is(err, banger.ErrUnavailable) || errors.Is(err, banger.ErrInterrupted) {
+			return err
+		}
+		return &banger.Error{Kind: banger.ErrConflict, Op: "restore", Subject: save.ID, Err: err, Hint: "in another clone of the repository: git fetch " + save.Bundle + " 'refs/banger/*:refs/banger/*'"}
+	}
+	return nil
+}
