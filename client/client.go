@@ -94,9 +94,15 @@ func (c *Client) StopVM(ctx context.Context, ref string, timeout time.Duration, 
 	return c.stream(ctx, api.RouteVMStop, ref, nil, api.StopRequest{Timeout: timeout}, progress)
 }
 
-// DeleteVM removes a VM with its disk and gives its last record. Errors: ErrConflict when it runs and force is not set.
+// DeleteVM removes a VM with its disk and gives its last record. Work in it that the host does not have is kept.
+// Errors: ErrConflict when it runs and force is not set, or when its work can't be kept.
 func (c *Client) DeleteVM(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (api.VMDetail, error) {
 	return c.stream(ctx, api.RouteVMDelete, ref, param(api.ForceParam, force), nil, progress)
+}
+
+// DiscardVM removes a VM, whatever it does, with the work in it.
+func (c *Client) DiscardVM(ctx context.Context, ref string, progress banger.ProgressFunc) (api.VMDetail, error) {
+	return c.stream(ctx, api.RouteVMDelete, ref, param(api.DiscardParam, true), nil, progress)
 }
 
 // ListVMs gives every VM, oldest first.
@@ -269,8 +275,8 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	var payload io.Reader
-	if body != nil {
+	payload, raw := body.(io.Reader)
+	if body != nil && !raw {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)

@@ -27,6 +27,7 @@ import (
 	"banger/internal/proc"
 	"banger/internal/store"
 	"banger/internal/tree"
+	"banger/internal/workspace"
 )
 
 const (
@@ -84,6 +85,12 @@ func (m *Main) serve(ctx context.Context) error {
 	if err := w.kernels.CleanUp(); err != nil {
 		log.Warn("remove leftovers of kernels", "err", err)
 	}
+	if err := w.saves.CleanUp(); err != nil {
+		log.Warn("remove leftovers of autosaves", "err", err)
+	}
+	if _, err := w.saves.Prune(time.Now(), workspace.SavesKept, false, false); err != nil {
+		log.Warn("remove old autosaves", "err", err)
+	}
 	if err := w.catalog.CleanUp(); err != nil {
 		log.Warn("remove leftovers of bundles", "err", err)
 	}
@@ -101,7 +108,7 @@ func (m *Main) serve(ctx context.Context) error {
 	}
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Shutdown: end, Identify: proc.HandleOf, Log: log,
+	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Saves: w.saves, Shutdown: end, Identify: proc.HandleOf, Log: log,
 		Catalog:  daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
 		Status:   m.status(w, names, time.Now()),
 		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(ctx, cfg, w.vms) }})
@@ -167,6 +174,7 @@ type wiring struct {
 	kernels *kernel.Manager
 	vms     *lifecycle.Manager
 	ssh     *lifecycle.SSHConfig
+	saves   workspace.Saves
 }
 
 func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wiring, error) {
@@ -191,6 +199,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	offered := catalog.New(catalog.Config{URL: cfg.Catalog.URL, Keys: keys, Seen: m.dir.CatalogSeen(), Cache: m.dir.Bundles()})
 	w := wiring{
 		catalog: offered,
+		saves:   workspace.Saves{Dir: m.dir.Autosaves()},
 		kernels: kernel.New(kernel.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring, Catalog: offered}),
 	}
 	w.images = image.New(image.Config{Dir: m.dir, Mirror: cfg.Debian.Mirror, Proxy: cfg.Debian.Proxy, Keyring: cfg.Debian.Keyring, Order: cfg.Images.Order, Registry: cfg.Images.Registry,
@@ -205,6 +214,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Homes:    lifecycle.Directories{Dir: m.dir},
 		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
 		Guest:    beside("banger-guest"),
+		Keep:     keeper{dir: m.dir, saves: w.saves}.keep,
 		Probe:    newProber(m.dir, log, self).probe,
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),

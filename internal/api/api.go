@@ -51,6 +51,9 @@ const (
 // running operations be cut off.
 const ForceParam = "force"
 
+// DiscardParam is the query parameter of [RouteVMDelete] that has no work kept; it means force too.
+const DiscardParam = "discard"
+
 // CreateRequest asks for a VM. A nil or empty field takes the daemon's default; an explicit bad value is refused.
 type CreateRequest struct {
 	Name       string            `json:"name,omitempty"`

@@ -12,23 +12,25 @@ import (
 )
 
 func (a *app) vmDelete() *cobra.Command {
-	var force bool
+	var force, discard bool
 	cmd := &cobra.Command{
 		Use: "delete [flags] VM...", Aliases: []string{"rm"}, Short: "remove VMs with their disks", Args: someVMs,
-		Long: `The disk goes with the VM; nothing brings it back. On a terminal you are asked about a VM that runs; elsewhere it stays, and that is an
-error.`,
-		Example:           "  banger vm delete devbox\n  banger vm delete --force devbox     even while it runs",
+		Long: `The disk goes with the VM; nothing brings it back but for work on repositories that were put in: commits and changes that the
+host does not have are kept, and come into the repository that they are of as refs/banger/… ("banger autosave list" shows them).
+On a terminal you are asked about a VM that runs; elsewhere it stays, and that is an error.`,
+		Example:           "  banger vm delete devbox\n  banger vm delete --force devbox     even while it runs\n  banger vm delete --discard-work devbox",
 		ValidArgsFunction: a.completeVMs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.deleteVMs(cmd.Context(), args, force)
+			return a.deleteVMs(cmd.Context(), args, force, discard)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask, and stop a running VM first")
+	cmd.Flags().BoolVar(&discard, "discard-work", false, "keep no work; means --force")
 	return cmd
 }
 
 // deleteVMs removes VMs. The daemon says which ones it removes by force alone; a person is asked about each of these.
-func (a *app) deleteVMs(ctx context.Context, refs []string, force bool) error {
+func (a *app) deleteVMs(ctx context.Context, refs []string, force, discard bool) error {
 	c, err := a.dial(ctx)
 	if err != nil {
 		return err
@@ -38,7 +40,11 @@ func (a *app) deleteVMs(ctx context.Context, refs []string, force bool) error {
 	if err != nil {
 		return err
 	}
-	a.runBatch(ctx, c, b, deletion(force))
+	first := deletion(force)
+	if discard {
+		first, force = discardVM, true
+	}
+	a.runBatch(ctx, c, b, first)
 	if _, person := terminal(a.In); person && !force {
 		again, err := a.askToForce(ctx, b)
 		if err != nil {
@@ -47,8 +53,13 @@ func (a *app) deleteVMs(ctx context.Context, refs []string, force bool) error {
 		a.runBatch(ctx, c, again, deletion(true))
 		b.merge(again)
 	}
+	a.landWork(ctx, c)
 	_, err = a.finishBatch(b, vmName)
 	return err
+}
+
+func discardVM(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
+	return c.DiscardVM(ctx, ref, show)
 }
 
 func deletion(force bool) operation {

@@ -279,7 +279,10 @@ func (a *app) removeVM(ctx context.Context, vm api.VMDetail) error {
 		return err
 	}
 	defer c.Close()
-	_, err = c.DeleteVM(ctx, string(vm.ID), true, nil)
+	show, end := a.progress()
+	_, err = c.DeleteVM(ctx, string(vm.ID), true, show)
+	end()
+	a.landWork(ctx, c)
 	if errors.Is(err, banger.ErrNotFound) || errors.Is(err, banger.ErrInterrupted) {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/client"
 	"banger/internal/api"
 	"banger/internal/statedir"
 	"banger/internal/transfer"
@@ -208,9 +209,8 @@ func (a *app) guest(vm api.VMDetail) workspace.Guest {
 			if err != nil {
 				return nil, err
 			}
-			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			context.AfterFunc(ctx, func() { conn.Close() })
 			if err := transfer.WriteRequest(conn, req, names); err != nil {
-				stop()
 				conn.Close()
 				return nil, err
 			}
@@ -226,12 +226,15 @@ func (a *app) guest(vm api.VMDetail) workspace.Guest {
 	}
 }
 
-// guestOf reaches the files of a VM.
-func (a *app) guestOf(_ context.Context, vm api.VMDetail) (workspace.Guest, error) {
-	if vm.State != banger.StateRunning {
-		return workspace.Guest{}, notRunning(vm.Spec.Name, vm.State)
+// guestOf reaches the files of a VM, whether it runs or not.
+func (a *app) guestOf(c *client.Client, vm api.VMDetail) (workspace.Guest, error) {
+	running, err := runs(vm)
+	if err != nil || running {
+		return a.guest(vm), err
 	}
-	return a.guest(vm), nil
+	return workspace.Guest{Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
+		return c.ReadParts(ctx, string(vm.ID), req, names)
+	}}, nil
 }
 
 // workspaceOf gives a VM's workspace: the one at guestPath, or the only one.

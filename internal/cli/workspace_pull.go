@@ -115,8 +115,8 @@ func (a *app) showPulled(f *fetched, done pulled, flags pullFlags) error {
 			a.notice("nothing to write: the files here are as those in the VM")
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(done.Refs)) {
-		fmt.Fprintf(a.Out, "  %.12s  %s\n", done.Refs[name], escape(name))
+	if err := a.printRefs(done.Refs); err != nil {
+		return err
 	}
 	if flags.branch != "" && done.Head != "" && !flags.dryRun {
 		a.notice("branch %s of %s is at %.12s: git diff HEAD...%s", flags.branch, f.ws.HostPath, done.Head, flags.branch)
@@ -125,6 +125,15 @@ func (a *app) showPulled(f *fetched, done pulled, flags pullFlags) error {
 	}
 	for _, notice := range done.Notices {
 		a.notice("%s", notice)
+	}
+	return nil
+}
+
+func (a *app) printRefs(refs map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(refs)) {
+		if _, err := fmt.Fprintf(a.Out, "  %.12s  %s\n", refs[name], escape(name)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -26,7 +26,12 @@ type fetched struct {
 
 // fetch copies the repository of a VM. untracked bounds the bytes of untracked files that are read; 0 reads none.
 func (a *app) fetch(ctx context.Context, ref, guestPath string, untracked int64) (*fetched, error) {
-	vm, err := a.show(ctx, ref)
+	c, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	vm, err := c.ShowVM(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +52,7 @@ func (a *app) fetch(ctx context.Context, ref, guestPath string, untracked int64)
 	defer show.Begin("workspace", "reading "+ws.GuestPath)()
 	origin := f.record.Origin()
 	origin.MaxUntracked = untracked
-	guest, err := a.guestOf(ctx, vm)
+	guest, err := a.guestOf(c, vm)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type VMs interface {
 	Start(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error)
 	Stop(ctx context.Context, ref string, timeout time.Duration, progress banger.ProgressFunc) (banger.VM, error)
 	Delete(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (banger.VM, error)
+	Discard(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error)
 	List(ctx context.Context) ([]banger.VM, error)
 	Show(ctx context.Context, ref string) (api.VMDetail, error)
 	Detail(ctx context.Context, vm banger.VM) api.VMDetail
@@ -70,6 +71,7 @@ type Config struct {
 	Images   Images
 	Kernels  Kernels
 	Catalog  Catalog
+	Saves    Saves
 	Status   func(ctx context.Context) (api.Status, error)
 	Settings func(ctx context.Context) ([]config.Setting, error)
 	Shutdown func() // asked to end: returns at once
@@ -113,6 +115,7 @@ func New(cfg Config) *Server {
 	s.statsRoutes(mux)
 	s.verbRoutes(mux)
 	s.fileRoutes(mux)
+	s.saveRoutes(mux)
 	mux.HandleFunc(api.RouteVMCreate, stream(s, "create vm", s.create))
 	mux.HandleFunc(api.RouteVMDelete, stream(s, "delete vm", s.delete))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -249,7 +252,14 @@ func (s *Server) delete(_ http.ResponseWriter, r *http.Request) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
+	discard, err := boolParam(r, api.DiscardParam)
+	if err != nil {
+		return work{}, err
+	}
 	return s.vmVerb(r, func(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+		if discard {
+			return s.VMs.Discard(ctx, ref, progress)
+		}
 		return s.VMs.Delete(ctx, ref, force, progress)
 	}), nil
 }

@@ -85,6 +85,10 @@ func (v *vms) Delete(_ context.Context, ref string, force bool, _ banger.Progres
 	return v.get(ref)
 }
 
+func (v *vms) Discard(_ context.Context, ref string, _ banger.ProgressFunc) (banger.VM, error) {
+	return v.get(ref)
+}
+
 func (v *vms) List(context.Context) ([]banger.VM, error) {
 	list := []banger.VM{}
 	for _, vm := range v.all {

@@ -49,8 +49,9 @@ func (m *Manager) endLease(ctx context.Context, lease store.Lease) error {
 func (m *Manager) removeAlone(ctx context.Context, vm banger.VM, why string) error {
 	m.active.Add(1)
 	defer m.rest()
-	if err := m.remove(ctx, vm); err != nil {
+	if err := m.remove(ctx, vm, nil, false); err != nil {
 		m.Log.ErrorContext(ctx, "delete vm", "why", why, "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+		_, _ = m.update(ctx, vm.ID, func(vm *banger.VM) { vm.LastError = "it was to be deleted, as " + why + ", and stays: " + err.Error() })
 		return err
 	}
 	m.Log.InfoContext(ctx, "deleted: "+why, "vm", vm.ID, "name", vm.Spec.Name)

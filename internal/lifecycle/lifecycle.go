@@ -17,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/disk"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -148,6 +149,8 @@ type Config struct {
 	Probe func(ctx context.Context) (VMM, error)
 	// Gone returns nil when a process is gone.
 	Gone func(ctx context.Context, holder proc.Handle) error
+	// Keep keeps, durably, what is in the workspaces of a VM that does not run and is about to be deleted. Optional: nothing is kept.
+	Keep func(ctx context.Context, vm banger.VM, files *disk.FS) ([]banger.Autosave, error)
 	Log  *slog.Logger     // optional: discards
 	Idle func()           // optional: called when an operation has ended and no other runs
 	Now  func() time.Time // optional: time.Now

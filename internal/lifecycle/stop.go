@@ -178,9 +178,18 @@ func describe(exit banger.Exit) string {
 	return text
 }
 
-// Delete removes a VM with its disk and gives its last record. With force a running one is killed first: its disk goes anyway.
-// Errors: ErrConflict when it runs and force is not set.
+// Delete removes a VM with its disk and gives its last record. With force a running one is ended first. Work in it that the host does not have is
+// kept. Errors: ErrConflict when it runs and force is not set, or when its work can't be kept.
 func (m *Manager) Delete(ctx context.Context, ref string, force bool, progress banger.ProgressFunc) (banger.VM, error) {
+	return m.delete(ctx, ref, force, false, progress)
+}
+
+// Discard is Delete with force that keeps no work.
+func (m *Manager) Discard(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+	return m.delete(ctx, ref, true, true, progress)
+}
+
+func (m *Manager) delete(ctx context.Context, ref string, force, discard bool, progress banger.ProgressFunc) (banger.VM, error) {
 	return m.detach(ctx, func(ctx context.Context) (banger.VM, error) {
 		vm, err := m.Store.Get(ctx, ref)
 		if err != nil {
@@ -201,7 +210,7 @@ func (m *Manager) Delete(ctx context.Context, ref string, force bool, progress b
 			return row, stillRuns(row)
 		}
 		defer progress.Begin("delete", "deleting the VM")()
-		if err := m.remove(ctx, row); err != nil {
+		if err := m.remove(ctx, row, progress, discard); err != nil {
 			return row, &banger.Error{Op: "delete vm", Subject: row.Spec.Name, Err: err}
 		}
 		m.Log.InfoContext(ctx, "deleted", "vm", row.ID, "name", row.Spec.Name)
@@ -218,10 +227,21 @@ func stillRuns(vm banger.VM) error {
 		Hint: fmt.Sprintf("banger vm stop %s, or use --force", vm.Spec.Name)}
 }
 
-// remove holds the claim.
-func (m *Manager) remove(ctx context.Context, vm banger.VM) error {
+// remove holds the claim. Work in the VM that the host does not have is kept first, unless it is to be discarded; a VM whose work can't be
+// kept stays.
+func (m *Manager) remove(ctx context.Context, vm banger.VM, progress banger.ProgressFunc, discard bool) (err error) {
+	keep := len(vm.Workspaces) > 0 && !discard
 	if isActive(vm.State) && vm.State != banger.StateStopping {
-		if _, err := m.stop(ctx, vm, killAtOnce); err != nil {
+		var timeout time.Duration = killAtOnce
+		if keep { // the guest writes what it has in memory
+			timeout = m.stopTimeout(vm, 0)
+		}
+		if vm, err = m.stop(ctx, vm, timeout); err != nil {
+			return err
+		}
+	}
+	if keep {
+		if err := m.keepWork(ctx, vm, progress); err != nil {
 			return err
 		}
 	}

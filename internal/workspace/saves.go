@@ -123,12 +123,8 @@ func (s Saves) List() ([]banger.Autosave, error) {
 	return list, nil
 }
 
-// Get finds one by its id or a unique beginning of it. Errors: ErrNotFound; ErrInvalid.
-func (s Saves) Get(ref string) (banger.Autosave, error) {
-	list, err := s.List()
-	if err != nil {
-		return banger.Autosave{}, err
-	}
+// FindSave finds one of list by its id or a unique beginning of it. Errors: ErrNotFound; ErrInvalid.
+func FindSave(list []banger.Autosave, ref string) (banger.Autosave, error) {
 	var found []banger.Autosave
 	for _, save := range list {
 		if save.ID == ref {
@@ -149,7 +145,11 @@ func (s Saves) Get(ref string) (banger.Autosave, error) {
 
 // Landed notes that the refs of a save are in the host's repository.
 func (s Saves) Landed(ref string) (banger.Autosave, error) {
-	save, err := s.Get(ref)
+	list, err := s.List()
+	if err != nil {
+		return banger.Autosave{}, err
+	}
+	save, err := FindSave(list, ref)
 	if err == nil && save.Pending {
 		save.Pending = false
 		err = s.write(save)

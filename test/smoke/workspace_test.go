@@ -114,3 +114,61 @@ func TestWorkspaceRoundTrip(t *testing.T) {
 	}
 	userGit(t, w, dir, "fsck", "--strict")
 }
+
+// TestDeleteKeepsWork deletes VMs in every way that there is: what was done in them is in the repository afterwards.
+func TestDeleteKeepsWork(t *testing.T) {
+	w := testenv.NewWorld(t)
+	dir := userRepo(t, w)
+	kept := func(vm, file, content string) {
+		t.Helper()
+		refs := strings.Fields(userGit(t, w, dir, "for-each-ref", "--format=%(refname)", "refs/banger/"+vm))
+		for _, ref := range refs {
+			if strings.HasSuffix(ref, "/untracked") && userGit(t, w, dir, "show", ref+":"+file) == content {
+				return
+			}
+		}
+		t.Errorf("%s of %s is in none of %q", file, vm, refs)
+	}
+
+	w.Must("vm", "run", "--name", "idle", dir, "--", "true")
+	r := w.Run("vm", "delete", "--force", "idle")
+	wantStatus(t, r, 0)
+	if out := w.Must("autosave", "list", "--quiet"); out != "" || strings.Contains(r.Stderr, "work of") {
+		t.Errorf("a VM without work left %q", out)
+	}
+
+	// The file is not synced: the guest writes it as it stops.
+	r = w.Run("vm", "run", "--rm", "--name", "gone", dir, "--", "sh", "-c", "echo precious > new; exit 3")
+	wantStatus(t, r, 3, "work of vm gone is in "+dir)
+	kept("gone", "new", "precious\n")
+
+	w.Must("vm", "run", "--name", "twice", dir, "--", "sh", "-c", "echo first > new")
+	w.Must("vm", "delete", "--force", "twice")
+	kept("twice", "new", "first\n")
+	w.Must("vm", "run", "--name", "twice", dir, "--", "sh", "-c", "echo second > new")
+	w.Must("vm", "stop", "twice")
+	away := dir + ".away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	w.Must("vm", "delete", "twice") // the repository is not there: the bundle waits for it
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	kept("twice", "new", "first\n")
+	ids := strings.Fields(w.Must("autosave", "list", "--quiet"))
+	if len(ids) != 3 {
+		t.Fatalf("autosaves %q, want 3", ids)
+	}
+	w.Must("autosave", "restore", ids[2])
+	kept("twice", "new", "second\n")
+
+	w.Must("vm", "run", "--name", "large", "--disk-size", "4G", dir, "--", "sh", "-c", "truncate -s 2G huge || dd if=/dev/zero of=huge bs=1 count=1 seek=2147483647")
+	r = w.Run("vm", "delete", "--force", "large")
+	wantStatus(t, r, 4, "more than 1 GiB", "--discard-work")
+	if rows := listVMs(w); len(rows) != 1 {
+		t.Errorf("VMs %v, want the one whose work can't be kept", rows)
+	}
+	w.Must("vm", "delete", "--discard-work", "large")
+	userGit(t, w, dir, "fsck", "--strict")
+}

@@ -1,0 +1,38 @@
+package client
+
+import (
+	"context"
+	"io"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/transfer"
+)
+
+// Autosaves gives the work of deleted VMs, the oldest first.
+func (c *Client) Autosaves(ctx context.Context) ([]banger.Autosave, error) {
+	return get[[]banger.Autosave](ctx, c, api.RouteSaveList, "")
+}
+
+// AutosaveLanded notes that the refs of an autosave are in the host's repository.
+func (c *Client) AutosaveLanded(ctx context.Context, id string) (banger.Autosave, error) {
+	return get[banger.Autosave](ctx, c, api.RouteSaveLanded, id)
+}
+
+// PruneAutosaves removes old ones and gives those.
+func (c *Client) PruneAutosaves(ctx context.Context, req api.PruneSavesRequest) ([]banger.Autosave, error) {
+	return ask[[]banger.Autosave](ctx, c, api.RouteSavePrune, "", req)
+}
+
+// ReadParts lists or reads files of a VM that does not run by name; the answer is as package transfer has it. The VM can't start until
+// the answer is closed.
+func (c *Client) ReadParts(ctx context.Context, ref string, req transfer.Request, names []string) (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(transfer.WriteRequest(w, req, names)) }()
+	resp, err := c.do(ctx, api.RouteVMParts, ref, nil, io.Reader(r))
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return resp.Body, nil
+}

@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/disk"
+	"banger/internal/transfer"
+)
+
+// Saves is the work of deleted VMs.
+type Saves interface {
+	List() ([]banger.Autosave, error)
+	Landed(ref string) (banger.Autosave, error)
+	Prune(now time.Time, age time.Duration, all, dryRun bool) ([]banger.Autosave, error)
+}
+
+// savesKept is how old an autosave is that goes when nothing else is asked for.
+const savesKept = 30 * 24 * time.Hour
+
+func (s *Server) saveRoutes(mux *http.ServeMux) {
+	mux.HandleFunc(api.RouteSaveList, versioned(s, answer(s, func(*http.Request) (any, error) {
+		list, err := s.Saves.List()
+		return append([]banger.Autosave{}, list...), err
+	})))
+	mux.HandleFunc(api.RouteSaveLanded, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Saves.Landed(r.PathValue("ref")) })))
+	mux.HandleFunc(api.RouteSavePrune, versioned(s, s.pruneSaves))
+	mux.HandleFunc(api.RouteVMParts, versioned(s, s.readParts))
+}
+
+func (s *Server) pruneSaves(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var req api.PruneSavesRequest
+		if err := decode(w, r, &req); err != nil {
+			return nil, err
+		}
+		if req.Age == 0 {
+			req.Age = savesKept
+		}
+		if req.Age < 0 {
+			return nil, banger.Invalidf("age %s: want a positive time", req.Age)
+		}
+		removed, err := s.Saves.Prune(time.Now(), req.Age, req.All, req.DryRun)
+		return append([]banger.Autosave{}, removed...), err
+	})(w, r)
+}
+
+// maxParts bounds a request for files by name, in bytes.
+const maxParts = 512 << 20
+
+// readParts answers what is asked about files by name, as the agent of a running VM does. It is no operation: nothing is changed.
+func (s *Server) readParts(w http.ResponseWriter, r *http.Request) {
+	in := bufio.NewReader(http.MaxBytesReader(w, r.Body, maxParts))
+	req, err := transfer.ReadRequest(in)
+	if err == nil && req.Walk == nil && req.Read == nil {
+		err = banger.Invalidf("files of a VM that does not run are only listed and read")
+	}
+	out := &patient{w: w}
+	if err == nil {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.serving, cancel)()
+		err = s.VMs.ReadFiles(ctx, r.PathValue("ref"), func(ctx context.Context, files *disk.FS) error {
+			parts, err := files.Parts(req.Dir())
+			if err != nil {
+				return err
+			}
+			defer context.AfterFunc(ctx, out.cut)()
+			return transfer.ServeParts(ctx, out, in, req, parts, nil)
+		})
+	}
+	if err != nil && !out.sent {
+		s.refuse(w, r, err)
+	}
+}
