@@ -112,7 +112,7 @@ func (c *Copy) names() map[string]string {
 	for i, id := range c.refs.stashes {
 		kept["stash/"+strconv.Itoa(len(c.refs.stashes)-1-i)] = id // 0 is the newest, as git names them
 	}
-	for _, name := range []string{Worktree, Untracked} {
+	for _, name := range []string{Worktree, Untracked, All} {
 		if id := c.Commits[name]; id != "" {
 			kept[name] = id
 		}

@@ -109,7 +109,7 @@ func TestSaveAndBundle(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(saved)) {
 		names = append(names, strings.TrimPrefix(name, namespace+"/"))
 	}
-	if got, want := strings.Join(names, " "), "branches/main branches/side head stash/0 untracked worktree"; got != want {
+	if got, want := strings.Join(names, " "), "all branches/main branches/side head stash/0 untracked worktree"; got != want {
 		t.Errorf("saved %s, want %s", got, want)
 	}
 	checkSaved(t, host, namespace, guest)
