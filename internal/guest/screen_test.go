@@ -59,7 +59,9 @@ func TestOpenSSHScreens(t *testing.T) {
 		s.keys("i", "first line", "Enter", "second", "Escape", "k", "0", "x")
 		s.await("the edit", has("irst line\nsecond\n~"))
 		s.tmux("resize-window", "-x", "60", "-y", "12")
-		s.await("the new size", func(shown string) bool { return strings.Count(shown, "\n~") < 12 && strings.Contains(shown, "irst line") })
+		s.await("the new size", func(shown string) bool {
+			return strings.Count(shown, "\n~") < 12 && strings.Contains(shown, "irst line")
+		})
 		s.keys(":wq", "Enter")
 		testenv.WaitFor(t, 20*time.Second, "what vim writes", func() bool {
 			got, err := os.ReadFile(file)
