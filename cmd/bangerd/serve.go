@@ -219,7 +219,8 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
 			MemoryMiB: int(memory >> 20), MaxMemoryMiB: int(cfg.VM.MaxMemory.Of(memory) >> 20),
-			New: lifecycle.Sizes{VCPU: cfg.VMDefaults.VCPU, MemoryMiB: int(cfg.VMDefaults.Memory >> 20), DiskBytes: int64(cfg.VMDefaults.DiskSize)}, StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle), BootDeadline: deadline, StopTimeout: stopTimeout},
+			New: lifecycle.Sizes{VCPU: cfg.VMDefaults.VCPU, MemoryMiB: int(cfg.VMDefaults.Memory >> 20), DiskBytes: int64(cfg.VMDefaults.DiskSize)}, StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle),
+			PublishAll: cfg.Ports.Publish == config.PublishAll, BootDeadline: deadline, StopTimeout: stopTimeout},
 	})
 	return w, nil
 }

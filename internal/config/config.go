@@ -29,6 +29,7 @@ type Config struct {
 	Catalog    Catalog    `toml:"catalog"`
 	Debian     Debian     `toml:"debian"`
 	SSH        SSH        `toml:"ssh"`
+	Ports      Ports      `toml:"ports"`
 	VM         VM         `toml:"vm"`
 	VMDefaults VMDefaults `toml:"vm_defaults"`
 }
@@ -60,6 +61,11 @@ type SSH struct {
 	Start bool `toml:"start"` // start a stopped VM instead of refusing
 }
 
+// Ports says when ports of VMs are opened on their addresses on this computer.
+type Ports struct {
+	Publish Publish `toml:"publish"`
+}
+
 // VM says what all VMs together may take.
 type VM struct {
 	MaxMemory Share `toml:"max_memory"` // of those that run; 0: no limit
@@ -76,7 +82,7 @@ type VMDefaults struct {
 // Default gives what holds without a file.
 func Default() Config {
 	return Config{Images: Images{Default: "debian-bookworm", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000},
-		VM: VM{MaxMemory: Share{Percent: 80}}, VMDefaults: VMDefaults{DiskSize: 8 << 30}}
+		Ports: Ports{Publish: PublishOnNeed}, VM: VM{MaxMemory: Share{Percent: 80}}, VMDefaults: VMDefaults{DiskSize: 8 << 30}}
 }
 
 // Locate gives the path of the file: $BANGER_CONFIG, else banger/config.toml in $XDG_CONFIG_HOME or ~/.config. A file that the

@@ -187,6 +187,7 @@ func TestSettings(t *testing.T) {
 		"vm_defaults.disk_size":      {Value: "8 GiB", From: BuiltIn},
 		"vm_defaults.auto_stop_idle": {Value: "0s", From: BuiltIn},
 		"vm.max_memory":              {Value: "50%", From: "$BANGER_VM_MAX_MEMORY"},
+		"ports.publish":              {Value: "need", From: BuiltIn},
 		"ssh.start":                  {Value: "true", From: "$BANGER_SSH_START"},
 		"images.default":             {Value: "web", From: "$BANGER_IMAGES_DEFAULT"},
 		"images.max_entries":         {Value: "9", From: "$BANGER_IMAGES_MAX_ENTRIES"},

@@ -25,6 +25,14 @@ const (
 	FromPackages Source = "packages"
 )
 
+// Publish says when a port of a VM is opened.
+type Publish string
+
+const (
+	PublishOnNeed Publish = "need" // when somebody asks for ports or looks a name up
+	PublishAll    Publish = "auto" // as soon as somebody listens in the VM
+)
+
 // Size is a number of bytes that is written with a unit: "64GiB".
 type Size int64
 
@@ -111,6 +119,9 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 func (c *Config) validate() error {
 	if err := banger.ValidateImageName(c.Images.Default); err != nil {
 		return fmt.Errorf("images.default: %w", err)
+	}
+	if c.Ports.Publish != PublishOnNeed && c.Ports.Publish != PublishAll {
+		return fmt.Errorf("ports.publish: %.100q: want %s or %s", c.Ports.Publish, PublishOnNeed, PublishAll)
 	}
 	for i, source := range c.Images.Order {
 		if source != FromCatalog && source != FromRegistry && source != FromPackages {

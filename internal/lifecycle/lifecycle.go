@@ -122,6 +122,7 @@ type Defaults struct {
 	CPUs         int           // of the host
 	MemoryMiB    int           // of the host
 	StopIdle     time.Duration // 0: never
+	PublishAll   bool          // ports of VMs are opened unasked
 	MaxMemoryMiB int           // of all running VMs together; 0: no limit
 	New          Sizes         // of a new VM; what is 0 goes by the host
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs

@@ -61,6 +61,7 @@ func (s *SSHConfig) Sync(ctx context.Context) {
 		return
 	}
 	s.synced = s.changes.Load()
+	ctx = context.WithoutCancel(ctx) // the record has changed, whoever waits for that
 	vms, err := s.List(ctx)
 	if err == nil {
 		text := sshConfig(s.Dir, s.Program, vms, s.User)

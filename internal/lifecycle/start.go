@@ -185,7 +185,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 		ID: vm.ID, Name: vm.Spec.Name, Op: banger.OperationOf(ctx), Dir: home.Path, Driver: "qemu", QEMU: vmm.Program, Accel: vmm.Accel, TSCKHz: vmm.TSCKHz,
 		VCPU: vm.Spec.VCPU, MemoryMiB: vm.Spec.MemoryMiB, Vmlinux: parts.Vmlinux(), Initrd: initrd,
 		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
-		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User), Publish: vm.Spec.Publish,
+		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User), Publish: vm.Spec.Publish, PublishAll: m.Defaults.PublishAll,
 		Locale: hostLocale("/", os.Getenv), CA: vm.Spec.CA,
 	}, nil
 }

@@ -31,6 +31,7 @@ type Config struct {
 	Env          map[string]string `json:"env,omitempty"`
 	User         string            `json:"user,omitempty"`
 	Publish      []banger.Publish  `json:"publish,omitempty"`
+	PublishAll   bool              `json:"publish_all,omitempty"` // open every port that somebody listens on, unasked
 	Locale       banger.Locale     `json:"locale,omitzero"`
 	CA           string            `json:"ca,omitempty"` // PEM
 }

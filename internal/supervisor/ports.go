@@ -31,6 +31,8 @@ const (
 	maxListing  = 1 << 20
 	listTimeout = 10 * time.Second
 	dialTimeout = 30 * time.Second
+	// publishInterval is how often the guest is asked when all its ports are to be open.
+	publishInterval = 2 * time.Second
 	// leasePort is bound, and never listened on, on the address that a run has leased.
 	leasePort     = 42088
 	leaseAttempts = 1000
@@ -210,6 +212,20 @@ func (p *ports) list(ctx context.Context, open bool) (machine.Ports, error) {
 		answer.Listeners = append(answer.Listeners, port)
 	}
 	return answer, nil
+}
+
+// keepOpen opens what the guest listens on, at each tick, until ctx ends.
+func (p *ports) keepOpen(ctx context.Context, tick <-chan time.Time) {
+	for {
+		if _, err := p.list(ctx, true); err != nil && ctx.Err() == nil {
+			p.log.Debug("open all ports", "err", err)
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // openAll brings the open ports in step with the guest's listeners; connections that go on are left alone. mu is held.

@@ -12,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/listening"
 	"banger/internal/machine"
+	"banger/internal/testenv"
 )
 
 // echoOn is a listener in the guest, which shares this computer's network here.
@@ -151,6 +152,28 @@ func TestOpenAll(t *testing.T) {
 			l.Close()
 		}
 	}
+}
+
+// Every port is open without being asked for, when that is configured.
+func TestPublishAll(t *testing.T) {
+	w := newWorld(t, agent)
+	_, port := echoOn(t, "127.0.0.1:0")
+	w.cfg.PublishAll = true
+	w.start(t.Context())
+	w.ready()
+	status, err := w.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(status.Address, port)
+	testenv.WaitFor(t, patience, "the port to open", func() bool {
+		conn, err := net.Dial("tcp", at.String())
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	echoThrough(t, at)
 }
 
 func TestLeaseAddress(t *testing.T) {

@@ -123,6 +123,9 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 	r.mu.Lock()
 	r.status.Address = address
 	r.mu.Unlock()
+	if cfg.Machine.PublishAll {
+		go r.ports.keepOpen(r.stop, time.Tick(publishInterval))
+	}
 	server := r.serve()
 	exit := r.live()
 	r.end(exit)
