@@ -84,11 +84,11 @@ func (a *app) sshInto(ctx context.Context, ref string, argv []string, flags sshF
 	if err != nil {
 		return streamError{err}
 	}
-	if err := a.awaitInit(ctx, vm, flags.wait); err != nil {
-		return err
-	}
 	if _, err := proc.LookPath("ssh"); err != nil {
 		return a.withoutSSH(ctx, vm, argv, flags)
+	}
+	if err := a.awaitInit(ctx, vm, flags.wait); err != nil {
+		return err
 	}
 	dir, err := statedir.Locate()
 	if err != nil {
@@ -161,6 +161,9 @@ func (a *app) withoutSSH(ctx context.Context, vm api.VMDetail, argv []string, fl
 	if flags.agent || flags.none || flags.local != nil || flags.remote != nil || flags.dynamic != nil {
 		return streamError{&banger.Error{Kind: banger.ErrUnavailable, Op: "vm ssh", Err: errors.New("-A, -N, -L, -R and -D need OpenSSH's client, and there is no ssh here"),
 			Hint: "install it: apt install openssh-client, dnf install openssh-clients, pacman -S openssh"}}
+	}
+	if err := a.awaitInit(ctx, vm, flags.wait); err != nil {
+		return err
 	}
 	a.notice("no ssh here: going in by banger's own way")
 	err := a.attach(ctx, vm, banger.ExecRequest{Argv: argv, User: flags.user})

@@ -53,7 +53,8 @@ func newWorld(root string) (*world, error) {
 		return nil, err
 	}
 	w.log = file
-	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: w.db, Images: images{w.slow, w.base()}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
+	records := &lifecycle.SSHConfig{Store: w.db, Dir: w.dir, Program: "/opt/banger", Log: log, User: func(vm banger.VM) string { return w.manager.User(vm) }}
+	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: records, Images: images{w.slow, w.base()}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
 		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, MaxMemoryMiB: 16384 * 8 / 10, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
@@ -191,7 +192,11 @@ func (images) Import(_ context.Context, req api.ImportRequest, progress banger.P
 type homes struct{ dir statedir.Dir }
 
 func (h homes) Create(ctx context.Context, home lifecycle.Home) error {
-	if err := os.Mkdir(h.dir.VM(home.ID).Path, 0o700); err != nil || home.Name != "files" {
+	dir := h.dir.VM(home.ID)
+	if err := os.Mkdir(dir.Path, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(dir.KnownHosts(), nil, 0o600); err != nil || home.Name != "files" {
 		return err
 	}
 	return makeFiles(ctx, h.dir, home)

@@ -71,7 +71,7 @@ func TestGuestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Env = append(w.Env, "TZ=Asia/Kolkata", "https_proxy=http://proxy.example:3128")
-	script := `hostname; getent hosts box | head -1; date +%z; echo "[$https_proxy]"; grep -c "BEGIN CERT" /usr/local/share/ca-certificates/banger.crt 2>/dev/null
+	script := `hostname; getent hosts $(hostname) | head -1; date +%z; echo "[$https_proxy]"; grep -c "BEGIN CERT" /usr/local/share/ca-certificates/banger.crt 2>/dev/null
 openssl verify /usr/local/share/ca-certificates/banger.crt 2>/dev/null || true; date +%s`
 	out := strings.Split(w.Must("vm", "run", "--name", "box", "--host-proxy", "--ca", ca, "--", "sh", "-c", script), "\n")
 	if len(out) < 6 || out[0] != "box" || !strings.Contains(out[1], "127.0.1.1") || out[2] != "+0530" || out[3] != "[http://proxy.example:3128]" || out[4] != "1" {
