@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/config"
+	"banger/internal/lifecycle"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"
@@ -98,6 +100,26 @@ func TestCheckMigrations(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("damaged", 2, banger.ErrCorrupt)
+}
+
+// What is left to this computer is told as what it comes to.
+func TestSettings(t *testing.T) {
+	cfg := config.Loaded{Config: config.Default()}
+	of := func(key string) string {
+		for _, s := range settings(cfg, lifecycle.Sizes{VCPU: 3, MemoryMiB: 1536}) {
+			if s.Key == key {
+				return s.Value + " from " + s.From
+			}
+		}
+		return ""
+	}
+	if cpu, memory := of("vm_defaults.vcpu"), of("vm_defaults.memory"); cpu != "3 from this computer" || memory != "1.5 GiB from this computer" {
+		t.Errorf("%s, %s", cpu, memory)
+	}
+	cfg.VMDefaults.VCPU, cfg.VMDefaults.Memory = 7, 1<<30
+	if cpu, memory := of("vm_defaults.vcpu"), of("vm_defaults.memory"); cpu != "7 from built in" || memory != "1 GiB from built in" {
+		t.Errorf("configured: %s, %s", cpu, memory)
+	}
 }
 
 func TestBootDeadline(t *testing.T) {

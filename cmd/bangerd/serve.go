@@ -111,7 +111,7 @@ func (m *Main) serve(ctx context.Context) error {
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Saves: w.saves, Shutdown: end, Identify: proc.HandleOf, Log: log,
 		Catalog:  daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
 		Status:   m.status(w, names, time.Now()),
-		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(ctx, cfg, w.vms) }})
+		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(cfg, w.vms.NewSizes(ctx)), nil }})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
 	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
@@ -245,11 +245,7 @@ func bootDeadline() (time.Duration, error) {
 }
 
 // settings are those of the configuration, with what a new VM gets where that is left to this computer.
-func settings(ctx context.Context, cfg config.Loaded, vms *lifecycle.Manager) ([]config.Setting, error) {
-	sizes, err := vms.NewSizes(ctx)
-	if err != nil {
-		return nil, err
-	}
+func settings(cfg config.Loaded, sizes lifecycle.Sizes) []config.Setting {
 	list := cfg.Settings()
 	for i := range list {
 		s := &list[i]
@@ -260,7 +256,7 @@ func settings(ctx context.Context, cfg config.Loaded, vms *lifecycle.Manager) ([
 			s.Value, s.From = banger.FormatSize(int64(sizes.MemoryMiB)<<20), config.FromHost
 		}
 	}
-	return list, nil
+	return list
 }
 
 func (m *Main) status(w wiring, names *names, started time.Time) func(context.Context) (api.Status, error) {
