@@ -29,6 +29,8 @@ const (
 	maxLookups  = 64
 	lookTimeout = 3 * time.Second
 	ioTimeout   = 5 * time.Second
+	// forever is how long the next datagram may take: each end of that time would wake an idle daemon.
+	forever = 1000 * time.Hour
 )
 
 // Config wires a Server.
@@ -58,7 +60,7 @@ func Listen(cfg Config, port int) (*Server, error) {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "answer for .vm names", Err: err}
 	}
 	s.address = listener.Addr().String()
-	s.udp = &dns.Server{PacketConn: packets, Handler: s, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout}
+	s.udp = &dns.Server{PacketConn: packets, Handler: s, ReadTimeout: forever, WriteTimeout: ioTimeout}
 	s.tcp = &dns.Server{Listener: listener, Handler: s, ReadTimeout: ioTimeout, WriteTimeout: ioTimeout}
 	for _, server := range []*dns.Server{s.udp, s.tcp} {
 		started := make(chan struct{})
