@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,7 +48,8 @@ func (a *app) printJSON(v any) error {
 
 // table writes aligned columns. Cells are escaped: a record may hold what a guest made up.
 func table(w io.Writer, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	all := bufio.NewWriter(w) // a tabwriter writes each cell by itself
+	tw := tabwriter.NewWriter(all, 0, 8, 2, ' ', 0)
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
@@ -54,7 +57,7 @@ func table(w io.Writer, rows [][]string) error {
 		}
 		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
-	return tw.Flush()
+	return errors.Join(tw.Flush(), all.Flush())
 }
 
 // escape makes text safe for a terminal: control and formatting characters and bytes that are not UTF-8 appear as Go
