@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -111,6 +112,11 @@ func (a *app) printPorts(list []vmPorts) error {
 			}
 			rows = append(rows, []string{vm.Name, strconv.Itoa(int(p.Port)), or(process, "-"), netip.AddrPortFrom(p.Address, p.Port).String(), vm.ways(p)})
 		}
+		for _, pin := range vm.Published {
+			if pin.Error == nil && !slices.ContainsFunc(vm.Listeners, func(p machine.Port) bool { return p.Port == pin.Guest }) {
+				rows = append(rows, []string{vm.Name, strconv.Itoa(int(pin.Guest)), "-", "nothing yet", pin.Host.String()})
+			}
+		}
 	}
 	if len(rows) > 1 {
 		if err := table(a.Out, rows); err != nil {
@@ -118,7 +124,7 @@ func (a *app) printPorts(list []vmPorts) error {
 		}
 	}
 	for _, vm := range list {
-		if len(vm.Listeners) == 0 {
+		if len(vm.Listeners) == 0 && len(vm.Published) == 0 {
 			a.notice("nothing listens in %s", vm.Name)
 		}
 		for _, p := range vm.Listeners {
