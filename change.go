@@ -13,13 +13,14 @@ type SpecChange struct {
 	MemoryMiB *int               `json:"memory_mib,omitempty"`
 	DiskBytes *int64             `json:"disk_bytes,omitempty"` // grows only
 	StopIdle  *time.Duration     `json:"stop_idle_ns,omitempty"`
+	TTL       *time.Duration     `json:"ttl_ns,omitempty"` // from now on, 0: never deleted; of the VM, not of its spec
 	Env       map[string]*string `json:"env,omitempty"`
 	Labels    map[string]*string `json:"labels,omitempty"`
 }
 
 // IsZero tells whether nothing changes.
 func (c SpecChange) IsZero() bool {
-	return c.VCPU == nil && c.MemoryMiB == nil && c.DiskBytes == nil && c.StopIdle == nil && len(c.Env) == 0 && len(c.Labels) == 0
+	return c.VCPU == nil && c.MemoryMiB == nil && c.DiskBytes == nil && c.StopIdle == nil && c.TTL == nil && len(c.Env) == 0 && len(c.Labels) == 0
 }
 
 // Apply gives the changed spec and leaves s alone.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ type setFlags struct {
 	spec    specFlags
 	env     execFlags
 	idle    span
+	ttl     span
 	noEnv   []string
 	noLabel []string
 	dryRun  bool
@@ -28,8 +30,8 @@ func (a *app) vmSet() *cobra.Command {
 	var flags setFlags
 	cmd := &cobra.Command{
 		Use: "set [flags] VM...", Short: "change the sizes, the variables, the labels of VMs", Args: someVMs,
-		Long: `A VM that does not run is changed at once; one that runs gets its labels and --stop-idle at once and the rest at its next start (the guest's
-own reboot is none). A disk only grows: the guest makes its file system larger when it boots. All of a change is done or nothing.`,
+		Long: `A VM that does not run is changed at once; one that runs gets its labels, --ttl and --stop-idle at once and the rest at its next
+start (the guest's own reboot is none). A disk only grows: the guest makes its file system larger when it boots. All of a change is done or nothing.`,
 		Example: `  banger vm set --memory 8G --vcpu 4 devbox
   banger vm set --disk-size 100G devbox && banger vm restart devbox
   banger vm set --label team=blue --remove-label scratch devbox webbox
@@ -49,6 +51,8 @@ own reboot is none). A disk only grows: the guest makes its file system larger w
 
 func (f *setFlags) add(cmd *cobra.Command) {
 	f.spec.addSizes(cmd, "", "")
+	cmd.Flags().Var(&f.ttl, "ttl", "delete the VM after this `time` from now on: 2h, 7d; 0 is never")
+	_ = cmd.RegisterFlagCompletionFunc("ttl", cobra.NoFileCompletions)
 	f.idle.addIdle(cmd, "")
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.noLabel, "remove-label", nil, "`KEY` of a label to remove (repeatable)")
@@ -75,6 +79,10 @@ func (f *setFlags) change(cmd *cobra.Command) (banger.SpecChange, error) {
 		return banger.SpecChange{}, err
 	}
 	change := banger.SpecChange{StopIdle: idle, VCPU: req.VCPU, MemoryMiB: req.MemoryMiB, DiskBytes: req.DiskBytes, Env: changes(env, f.noEnv), Labels: changes(req.Labels, f.noLabel)}
+	if cmd.Flags().Changed("ttl") {
+		ttl := time.Duration(f.ttl)
+		change.TTL = &ttl
+	}
 	if change.IsZero() {
 		return change, &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("vm set: nothing to change was given"), Hint: "for example: --memory 4G; see: banger vm set --help"}
 	}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"banger"
 	"banger/internal/api"
 )
 
-// Set changes what a VM is. Labels and when it is stopped for idleness change at once; its sizes and variables do while it does not
+// Set changes what a VM is. Labels and when it is deleted or stopped for idleness change at once; its sizes and variables do while it does not
 // run, and else at its next start. A disk grows: the file now or then, its file system when the guest boots. With dryRun nothing
 // changes and nothing is waited for. All of a change is done or nothing.
 // Errors: ErrInvalid for a value that no VM has; ErrConflict for a disk that would shrink.
@@ -19,7 +20,7 @@ func (m *Manager) Set(ctx context.Context, ref string, change banger.SpecChange,
 		if err != nil {
 			return api.SetResult{}, err
 		}
-		plan, err := planOf(vm, change)
+		plan, err := m.planOf(vm, change)
 		return api.SetResult{VM: vm, Changes: plan.changes}, err
 	}
 	var plan plan
@@ -36,13 +37,13 @@ func (m *Manager) Set(ctx context.Context, ref string, change banger.SpecChange,
 		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil {
 			return vm, err
 		}
-		if plan, err = planOf(vm, change); err != nil {
+		if plan, err = m.planOf(vm, change); err != nil {
 			return vm, err
 		}
 		if err := plan.possible(); err != nil {
 			return vm, &banger.Error{Op: "set vm", Subject: vm.Spec.Name, Err: err}
 		}
-		if vm, err = m.become(ctx, vm, plan.spec, plan.pending); err != nil {
+		if vm, err = m.become(ctx, vm, plan.spec, plan.pending, change.TTL); err != nil {
 			return vm, &banger.Error{Op: "set vm", Subject: vm.Spec.Name, Err: err}
 		}
 		m.lookAgain()
@@ -60,11 +61,13 @@ type plan struct {
 }
 
 // planOf says what a change does to a VM and when. What it gives for a change that is impossible must not be done.
-func planOf(vm banger.VM, change banger.SpecChange) (plan, error) {
+func (m *Manager) planOf(vm banger.VM, change banger.SpecChange) (plan, error) {
 	var pending banger.SpecChange
 	if vm.Pending != nil {
 		pending = *vm.Pending
 	}
+	ttl := change.TTL
+	change.TTL = nil
 	now, later := change, banger.SpecChange{}
 	if isActive(vm.State) {
 		now = banger.SpecChange{StopIdle: change.StopIdle, Labels: change.Labels}
@@ -86,7 +89,19 @@ func planOf(vm banger.VM, change banger.SpecChange) (plan, error) {
 	}
 	p.list(vm, now, api.WhenNow)
 	p.list(vm, later, api.WhenNextStart)
+	if ttl != nil {
+		after := vm
+		m.setAge(&after, *ttl)
+		p.changes = append(p.changes, api.Change{FieldChange: banger.FieldChange{Field: "deleted", From: moment(vm.ExpiresAt), To: moment(after.ExpiresAt)}, When: api.WhenNow})
+	}
 	return p, nil
+}
+
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // list adds what is different afterwards.
@@ -117,19 +132,21 @@ func (p *plan) possible() error {
 
 // become records what a VM is from now on and makes its disk so if it does not run. The record goes first: a growth that is cut off is
 // completed at the next start. On error both are as they were.
-func (m *Manager) become(ctx context.Context, vm banger.VM, spec banger.VMSpec, pending *banger.SpecChange) (banger.VM, error) {
-	record := func(spec banger.VMSpec, pending *banger.SpecChange) func(*banger.VM) error {
-		return func(row *banger.VM) error {
-			row.Spec, row.Pending = spec, pending
-			return nil
+func (m *Manager) become(ctx context.Context, vm banger.VM, spec banger.VMSpec, pending *banger.SpecChange, ttl *time.Duration) (banger.VM, error) {
+	row, err := m.Store.Update(ctx, vm.ID, func(row *banger.VM) error {
+		row.Spec, row.Pending = spec, pending
+		if ttl != nil {
+			m.setAge(row, *ttl)
 		}
-	}
-	row, err := m.Store.Update(ctx, vm.ID, record(spec, pending))
+		return nil
+	})
 	if err != nil || isActive(vm.State) {
 		return row, err
 	}
 	if err := m.Homes.Grow(vm.ID, spec.DiskBytes); err != nil {
-		old, undoErr := m.update(ctx, vm.ID, func(row *banger.VM) { _ = record(vm.Spec, vm.Pending)(row) })
+		old, undoErr := m.update(ctx, vm.ID, func(row *banger.VM) {
+			row.Spec, row.Pending, row.ExpiresAt, row.ExpiresHost = vm.Spec, vm.Pending, vm.ExpiresAt, vm.ExpiresHost
+		})
 		return old, errors.Join(err, undoErr)
 	}
 	return row, nil
@@ -140,5 +157,5 @@ func (m *Manager) takeChanges(ctx context.Context, vm banger.VM) (banger.VM, err
 	if vm.Pending == nil {
 		return vm, m.Homes.Grow(vm.ID, vm.Spec.DiskBytes)
 	}
-	return m.become(ctx, vm, vm.Pending.Apply(vm.Spec), nil)
+	return m.become(ctx, vm, vm.Pending.Apply(vm.Spec), nil, nil)
 }

@@ -232,3 +232,28 @@ func (w *world) unfit() (wrong []string) {
 	}
 	return wrong
 }
+
+// TestSetTTL moves the end of a VM: it counts from the change on, in the store with the rest of it.
+func TestSetTTL(t *testing.T) {
+	w := newWorld(t)
+	vm, err := w.Create(t.Context(), api.CreateRequest{Name: "x", TTL: time.Hour}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	day := 24 * time.Hour
+	dry, err := w.Set(t.Context(), "x", banger.SpecChange{TTL: &day}, true)
+	if err != nil || len(dry.Changes) != 1 || dry.Changes[0].When != api.WhenNow || dry.Changes[0].Field != "deleted" {
+		t.Errorf("dry run: %+v, %v", dry, err)
+	}
+	if now, _ := w.Store.Get(t.Context(), "x"); !now.ExpiresAt.Equal(vm.ExpiresAt) {
+		t.Errorf("a dry run moved the end to %v", now.ExpiresAt)
+	}
+	set, err := w.Set(t.Context(), "x", banger.SpecChange{TTL: &day}, false)
+	if err != nil || set.VM.ExpiresAt.Sub(vm.ExpiresAt) < 22*time.Hour || set.VM.ExpiresHost == nil {
+		t.Errorf("Set(24h) = %v, %v", set.VM.ExpiresAt, err)
+	}
+	never := time.Duration(0)
+	if set, err = w.Set(t.Context(), "x", banger.SpecChange{TTL: &never}, false); err != nil || !set.VM.ExpiresAt.IsZero() || set.VM.ExpiresHost != nil {
+		t.Errorf("Set(0) = %v, %v", set.VM.ExpiresAt, err)
+	}
+}
