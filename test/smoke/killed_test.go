@@ -23,7 +23,7 @@ const killing = "fsync,fdatasync,pwrite64,ftruncate,rename,renameat,renameat2,un
 func TestDaemonKilledAtEachStep(t *testing.T) {
 	strace := testenv.RequireTool(t, "strace")
 	w := testenv.NewWorld(t)
-	stride := 6
+	stride := 3
 	if testenv.Tier() != "test" {
 		stride = 1
 	}
@@ -39,24 +39,19 @@ func TestDaemonKilledAtEachStep(t *testing.T) {
 	} {
 		t.Run(op.what, func(t *testing.T) {
 			kills := 0
-			for n := 1; n < 200; n += stride {
+			for n, missed := 1, 0; missed < 3; n += stride { // the calls of each thread are counted alone: a later one may come still
 				for _, args := range op.before {
 					w.Must(args...)
 				}
-				if !killAt(t, w, strace, n, op.args...) {
-					break
+				if missed++; killAt(t, w, strace, n, op.args...) {
+					kills, missed = kills+1, 0
 				}
-				kills++
-				wantOrder(t, w, fmt.Sprintf("%s, killed at call %d", op.what, n))
-				if t.Failed() {
+				if wantOrder(t, w, fmt.Sprintf("%s, killed at call %d", op.what, n)); t.Failed() {
 					return
 				}
 			}
 			if t.Logf("killed at %d calls", kills); kills == 0 {
 				t.Error("the daemon was never killed")
-			}
-			for _, vm := range listVMs(w) {
-				w.Must("vm", "delete", "--force", vm.ID)
 			}
 		})
 	}
