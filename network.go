@@ -335,6 +335,7 @@ type NetEvent struct {
 	Sent     int64         `json:"sent,omitempty"`   // bytes of the guest, of a closed connection
 	Received int64         `json:"received,omitempty"`
 	Elapsed  time.Duration `json:"elapsed_ns,omitempty"`
+	Lost     int           `json:"lost,omitempty"` // events before this one that were too many to be kept
 }
 
 // Verdicts of a NetEvent.

@@ -14,6 +14,12 @@ import (
 	"banger"
 )
 
+// HostName is the host's loopback address for a VM, as far as its ports are allowed; other VMs are NAME and VMSuffix.
+const (
+	HostName = "host.banger"
+	VMSuffix = ".vm"
+)
+
 // Policy judges. It is immutable.
 type Policy struct{ banger.NetPolicy }
 

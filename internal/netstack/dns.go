@@ -136,7 +136,7 @@ func (s *Stack) answer(query *dns.Msg, proto string) *dns.Msg {
 	name := egress.CleanName(q.Name)
 	policy := s.policy.Load()
 	switch {
-	case name == hostName:
+	case name == egress.HostName:
 		return addressReply(query, Gateway4, Gateway6)
 	case isVMName(name):
 		if v := policy.VM(vmOf(name), 0); !v.Allowed {

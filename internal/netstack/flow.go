@@ -58,7 +58,7 @@ func (t target) event(verdict, reason string) banger.NetEvent {
 		e.Addr = addr.String()
 	}
 	if t.addr == Gateway4 || t.addr == Gateway6 {
-		e.Name = cmp.Or(e.Name, hostName)
+		e.Name = cmp.Or(e.Name, egress.HostName)
 	}
 	return e
 }

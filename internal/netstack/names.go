@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"banger/internal/egress"
 )
 
 // namePool is where the addresses come from that stand for names ("fake IP"). Nobody else has them: they are set aside for
@@ -16,13 +18,10 @@ const (
 	maxBound = 4096 // names that have an address
 	maxSeen  = 4096 // addresses whose name is known, for the log
 	poolSize = 1<<16 - 2
-	// hostName is the host's loopback address, as far as its ports are allowed; VMs are NAME.vm.
-	hostName = "host.banger"
-	vmSuffix = ".vm"
 )
 
-func isVMName(name string) bool { return strings.HasSuffix(name, vmSuffix) }
-func vmOf(name string) string   { return strings.TrimSuffix(name, vmSuffix) }
+func isVMName(name string) bool { return strings.HasSuffix(name, egress.VMSuffix) }
+func vmOf(name string) string   { return strings.TrimSuffix(name, egress.VMSuffix) }
 
 // names knows which name an address stands for or came from.
 type names struct {

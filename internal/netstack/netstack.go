@@ -156,8 +156,8 @@ func (s *Stack) verdict(p *egress.Policy, t target) egress.Verdict {
 	return p.Resolved(t.reached, t.port, host)
 }
 
-// DialGuest connects to a port of the guest, as from the gateway. The connection has CloseWrite.
-func (s *Stack) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
+// DialGuest connects to a port of the guest, as from the gateway.
+func (s *Stack) DialGuest(ctx context.Context, port uint16) (*gonet.TCPConn, error) {
 	ip, err := s.started()
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 func TestFull(t *testing.T) {
@@ -141,7 +142,7 @@ func TestAllowList(t *testing.T) {
 		t.Errorf("event %+v", e)
 	}
 	g.refused(originAddr, portHTTP) // the raw address of an allowed name
-	g.refused(dnsAddr, 53)          // another resolver
+	g.refused(testenv.DNSAddr, 53)  // another resolver
 	g.refused(privateAddr, portEcho)
 	g.refused("198.18.200.200", portHTTP)
 	g.checkRebind()
@@ -352,7 +353,8 @@ func TestDialGuest(t *testing.T) {
 	go func() {
 		conn, err := l.Accept()
 		if err == nil {
-			echoServer(conn)
+			defer conn.Close()
+			io.Copy(conn, conn)
 		}
 	}()
 	conn, err := g.net.DialGuest(t.Context(), 8000)
