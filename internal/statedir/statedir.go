@@ -59,7 +59,7 @@ func (d Dir) Ensure() error {
 	if err := d.Check(); err != nil {
 		return err
 	}
-	for _, sub := range []string{d.Images(), d.Blobs(), d.Kernels(), d.VMs(), d.Run()} {
+	for _, sub := range []string{d.Images(), d.Blobs(), d.Kernels(), d.VMs(), d.Run(), d.Peers()} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return &banger.Error{Kind: banger.ErrUnavailable, Op: "make state directory", Subject: sub, Err: err}
 		}
@@ -103,6 +103,7 @@ func (d Dir) Bundles() string  { return filepath.Join(d.Root, "cache", "bundles"
 func (d Dir) Kernels() string  { return filepath.Join(d.Root, "kernels") }
 func (d Dir) VMs() string      { return filepath.Join(d.Root, "vms") }
 func (d Dir) Run() string      { return filepath.Join(d.Root, "run") }
+func (d Dir) Peers() string    { return filepath.Join(d.Run(), "peers") }
 func (d Dir) Database() string { return filepath.Join(d.Root, "state.db") }
 
 // DaemonSocket is where bangerd listens (0600), DaemonLock what it holds with flock while it lives.
@@ -164,6 +165,7 @@ func (d VMDir) MachineConfig() string { return filepath.Join(d.Path, "machine.js
 func (d VMDir) Handles() string       { return filepath.Join(d.Path, "handles.json") } // process ids and start times
 func (d VMDir) ExitRecord() string    { return filepath.Join(d.Path, "exit.json") }
 func (d VMDir) ConsoleRing() string   { return filepath.Join(d.Path, "console.ring") }
+func (d VMDir) NetworkLog() string    { return filepath.Join(d.Path, "network.ring") } // what the policy decided
 func (d VMDir) MachineLog() string    { return filepath.Join(d.Path, "machine.log") }
 func (d VMDir) UserKey() string       { return filepath.Join(d.Path, "user_key") }    // OpenSSH private key, 0600: how the host signs in
 func (d VMDir) HostKey() string       { return filepath.Join(d.Path, "host_key") }    // OpenSSH private key, 0600: the guest's identity, pinned
@@ -187,3 +189,4 @@ func (d VMDir) GuestPortSocket(port uint32) string {
 func (d VMDir) ChannelSocket() string { return filepath.Join(d.Path, "qemu-channel.sock") }
 func (d VMDir) ConsoleSocket() string { return filepath.Join(d.Path, "qemu-console.sock") }
 func (d VMDir) QMPSocket() string     { return filepath.Join(d.Path, "qemu-qmp.sock") }
+func (d VMDir) NetworkSocket() string { return filepath.Join(d.Path, "qemu-network.sock") }

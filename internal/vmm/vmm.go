@@ -6,7 +6,9 @@ package vmm
 
 import (
 	"context"
+	"encoding/hex"
 	"io"
+	"net"
 
 	"banger"
 	"banger/internal/proc"
@@ -33,6 +35,16 @@ type Spec struct {
 	Initrd    string
 	BootArgs  []string // appended to what the driver itself needs
 	Drives    []Drive
+	MTU       int // of the network card
+}
+
+// MAC is the address of a VM's network card.
+func MAC(id banger.VMID) net.HardwareAddr {
+	mac := net.HardwareAddr{0x52, 0x54, 0x00, 0, 0, 0} // the block of QEMU and KVM
+	if b, err := hex.DecodeString(string(id)); err == nil && len(b) >= 3 {
+		copy(mac[3:], b[len(b)-3:])
+	}
+	return mac
 }
 
 // Drive is one disk of a machine: a raw file.
@@ -65,6 +77,10 @@ type Machine interface {
 	// all the time or the guest blocks. It ends with io.EOF when the VMM is gone. What is written to it the guest reads as typed;
 	// a guest that does not read may block the writer.
 	Console() io.ReadWriter
+
+	// Network is the stream of the network card's Ethernet frames, each with its length before it (32 bits, big endian). The
+	// guest may send more than is read. It ends with the machine; to close it early is to pull the plug.
+	Network() net.Conn
 
 	// PowerButton presses the machine's power button; the guest may ignore it.
 	PowerButton(ctx context.Context) error

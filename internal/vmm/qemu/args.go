@@ -14,6 +14,7 @@ const (
 	fdQMP = 3 + iota
 	fdConsole
 	fdChannel
+	fdNetwork
 	fdEnd
 )
 
@@ -45,6 +46,10 @@ func Args(spec vmm.Spec) []string {
 		"-chardev", socket("console", fdConsole), "-serial", "chardev:console",
 		"-device", "virtio-serial-device,max_ports=2",
 		"-chardev", socket("channel", fdChannel), "-device", "virtserialport,chardev=channel,name="+channelPort,
+	)
+	args = append(args,
+		"-netdev", fmt.Sprintf("stream,id=net,server=on,addr.type=fd,addr.str=%d", fdNetwork),
+		"-device", fmt.Sprintf("virtio-net-device,netdev=net,mac=%s,host_mtu=%d", vmm.MAC(spec.ID), spec.MTU),
 	)
 	for i, drive := range spec.Drives {
 		args = append(args, driveArgs(i, drive)...)

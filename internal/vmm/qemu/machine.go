@@ -31,6 +31,7 @@ type machine struct {
 
 	qmp     *qmpClient
 	console *console
+	network net.Conn
 	server  *channel.Server // the first; serve makes others
 	served  chan struct{}   // closed when no server is left
 
@@ -49,6 +50,9 @@ func newMachine(dir statedir.VMDir, h proc.Handle, log *slog.Logger) *machine {
 
 // Console implements vmm.Machine.
 func (m *machine) Console() io.ReadWriter { return m.console }
+
+// Network implements vmm.Machine.
+func (m *machine) Network() net.Conn { return m.network }
 
 // PowerButton implements vmm.Machine.
 func (m *machine) PowerButton(ctx context.Context) error { return m.qmp.do(ctx, "system_powerdown") }
@@ -87,6 +91,7 @@ func (m *machine) watch() {
 	}
 	<-m.qmp.done // events that QEMU sent before it died
 	<-m.served
+	m.network.Close()
 	if err := removeSockets(m.dir); err != nil {
 		m.log.Warn("remove the sockets of QEMU", "err", err)
 	}

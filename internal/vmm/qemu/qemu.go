@@ -48,14 +48,14 @@ func New(cfg Config) *Driver {
 // Name is "qemu".
 func (d *Driver) Name() string { return "qemu" }
 
-// sockets are the ends of QEMU's three sockets.
+// sockets are the ends of QEMU's four sockets.
 type sockets struct {
-	listeners                 []*os.File // for QEMU, in the order of its descriptors
-	qmp, console, channelConn net.Conn
+	listeners                          []*os.File // for QEMU, in the order of its descriptors
+	qmp, console, channelConn, network net.Conn
 }
 
 func socketPaths(dir statedir.VMDir) []string {
-	return []string{dir.QMPSocket(), dir.ConsoleSocket(), dir.ChannelSocket()}
+	return []string{dir.QMPSocket(), dir.ConsoleSocket(), dir.ChannelSocket(), dir.NetworkSocket()}
 }
 
 // listen makes the sockets that QEMU will own. They listen when it returns, so that nobody waits for QEMU to make them.
@@ -85,7 +85,7 @@ func (s *sockets) connect(ctx context.Context, dir statedir.VMDir) error {
 	for _, c := range []struct {
 		path string
 		conn *net.Conn
-	}{{dir.ConsoleSocket(), &s.console}, {dir.ChannelSocket(), &s.channelConn}, {dir.QMPSocket(), &s.qmp}} {
+	}{{dir.ConsoleSocket(), &s.console}, {dir.ChannelSocket(), &s.channelConn}, {dir.NetworkSocket(), &s.network}, {dir.QMPSocket(), &s.qmp}} {
 		conn, err := d.DialContext(ctx, "unix", c.path)
 		if err != nil {
 			return err
@@ -104,7 +104,7 @@ func (s *sockets) closeListeners() {
 
 func (s *sockets) close() error {
 	s.closeListeners()
-	for _, c := range []net.Conn{s.qmp, s.console, s.channelConn} {
+	for _, c := range []net.Conn{s.qmp, s.console, s.channelConn, s.network} {
 		if c != nil {
 			c.Close()
 		}
@@ -267,7 +267,7 @@ func (m *machine) open(ctx context.Context, s *sockets) error {
 	if err != nil {
 		return err
 	}
-	m.qmp, m.console = client, &console{conn: s.console}
+	m.qmp, m.console, m.network = client, &console{conn: s.console}, s.network
 	m.server, err = channel.Serve(s.channelConn, m.dir.GuestSocket())
 	return err
 }

@@ -22,7 +22,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestArgs(t *testing.T) {
-	base := vmm.Spec{ID: "0123456789ab", Dir: "/state/vms/0123456789ab", Program: "/usr/bin/qemu-system-x86_64", Accel: vmm.TCG, TSCKHz: 2596124,
+	base := vmm.Spec{ID: "0123456789ab", MTU: 65520, Dir: "/state/vms/0123456789ab", Program: "/usr/bin/qemu-system-x86_64", Accel: vmm.TCG, TSCKHz: 2596124,
 		VCPU: 1, MemoryMiB: 512, Kernel: "/state/kernels/k/vmlinux", Initrd: "/state/kernels/k/initrd-1", BootArgs: []string{"banger.boot=agent"},
 		Drives: []vmm.Drive{
 			{Serial: banger.DriveBase, Path: "/state/images/i/rootfs.ext4", ReadOnly: true},

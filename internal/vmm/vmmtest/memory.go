@@ -41,6 +41,14 @@ type MemoryGuest struct {
 	mu      sync.Mutex
 	cause   banger.ExitCause // what the guest did; "" nothing
 	console *io.PipeWriter   // nil: nobody is attached, output is lost
+	network net.Conn         // nil: nobody is attached
+}
+
+// Network is the guest's end of the stream of frames with the host that is attached now.
+func (g *MemoryGuest) Network() net.Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.network
 }
 
 // Channel waits until a host connects to the channel and gives the guest's end. It gives nil when the machine has ended.
@@ -184,6 +192,7 @@ func (d *Memory) Attach(_ context.Context, spec vmm.Spec, h proc.Handle) (vmm.Ma
 type memoryMachine struct {
 	guest   *MemoryGuest
 	console *io.PipeReader
+	network net.Conn
 	server  *channel.Server
 	done    chan struct{}
 	exit    vmm.Exit
@@ -200,10 +209,11 @@ func newMemoryMachine(g *MemoryGuest) (*memoryMachine, error) {
 		return nil, err
 	}
 	r, w := io.Pipe()
+	network, card := net.Pipe()
 	g.mu.Lock()
-	g.console = w
+	g.console, g.network = w, card
 	g.mu.Unlock()
-	m := &memoryMachine{guest: g, console: r, server: server, done: make(chan struct{})}
+	m := &memoryMachine{guest: g, console: r, network: network, server: server, done: make(chan struct{})}
 	go func() {
 		select {
 		case g.channel <- guest:
@@ -219,6 +229,7 @@ func (m *memoryMachine) watch(console *io.PipeWriter) {
 	<-m.guest.gone
 	m.server.Close()
 	console.Close()
+	m.network.Close()
 	m.guest.mu.Lock()
 	cause := m.guest.cause
 	m.guest.mu.Unlock()
@@ -254,6 +265,8 @@ func (k keyboard) Write(p []byte) (int, error) {
 	}
 }
 
+func (m *memoryMachine) Network() net.Conn { return m.network }
+
 func (m *memoryMachine) PowerButton(context.Context) error {
 	select {
 	case <-m.guest.gone:
@@ -288,4 +301,5 @@ func (d *Memory) Drop(m vmm.Machine) {
 	machine := m.(*memoryMachine)
 	machine.server.Close()
 	machine.console.Close()
+	machine.network.Close()
 }
