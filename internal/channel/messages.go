@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"net/netip"
 	"time"
 
 	"banger"
@@ -50,6 +51,15 @@ type Identify struct {
 	User     string            `json:"user,omitempty"` // default user; empty: root
 	Locale   banger.Locale     `json:"locale,omitzero"`
 	CA       string            `json:"ca,omitempty"` // certificates that the guest's programs are to trust, in PEM
+	Network  Network           `json:"network,omitzero"`
+}
+
+// Network is how a network card of the guest is set up. The zero value leaves the guest's network alone.
+type Network struct {
+	MAC       string         `json:"mac,omitempty"` // which card
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Gateways  []netip.Addr   `json:"gateways,omitempty"` // of the default routes
+	DNS       []netip.Addr   `json:"dns,omitempty"`
 }
 
 // Ready says that the guest serves. Timings are of the guest's side, from the start of its kernel.

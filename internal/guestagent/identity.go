@@ -42,6 +42,8 @@ func applyIdentity(files settings, id *channel.Identify) {
 		note("host name", unix.Sethostname([]byte(id.HostName)))
 		note("host name", files.write(id.HostName))
 	}
+	note("network", applyNetwork(&id.Network))
+	note("resolver", applyResolver(resolvConf, upperRoot(), id.Network.DNS))
 }
 
 // ensureMachineID gives a machine its id at its first boot. systemd would do so itself, but then takes the boot for the first of
