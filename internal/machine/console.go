@@ -14,9 +14,14 @@ import (
 // Console copies the console to w: what the request names, and with Follow what comes after it until the run ends. Of a VM that
 // no supervisor serves it copies what is left of its last runs. It gives the position behind the last byte copied.
 func (c Client) Console(ctx context.Context, req ConsoleRequest, w io.Writer) (end uint64, err error) {
-	conn, err := c.ask(ctx, Request{Console: &req})
+	return c.readFrom(ctx, Request{Console: &req}, req, c.dir().ConsoleRing(), w)
+}
+
+// readFrom copies what is asked for of a ring: of a supervisor by ask, or of the file when none serves.
+func (c Client) readFrom(ctx context.Context, ask Request, req ConsoleRequest, ring string, w io.Writer) (end uint64, err error) {
+	conn, err := c.ask(ctx, ask)
 	if errors.Is(err, banger.ErrUnavailable) {
-		return c.oldConsole(req, w)
+		return oldRing(ring, req, w)
 	}
 	if err != nil {
 		return req.From, err
@@ -58,7 +63,7 @@ func (c Client) FollowConsole(ctx context.Context, req ConsoleRequest, w io.Writ
 		select {
 		case <-sockets.made:
 		case <-over:
-			_, err := c.oldConsole(req, w)
+			_, err := oldRing(c.dir().ConsoleRing(), req, w)
 			return err
 		case <-ctx.Done():
 			return c.failed(ctx, context.Cause(ctx))
@@ -66,8 +71,8 @@ func (c Client) FollowConsole(ctx context.Context, req ConsoleRequest, w io.Writ
 	}
 }
 
-func (c Client) oldConsole(req ConsoleRequest, w io.Writer) (uint64, error) {
-	end, err := readRing(c.dir().ConsoleRing(), req, w)
+func oldRing(path string, req ConsoleRequest, w io.Writer) (uint64, error) {
+	end, err := readRing(path, req, w)
 	if errors.Is(err, fs.ErrNotExist) {
 		return req.From, nil
 	}

@@ -22,7 +22,7 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 	}
 	set := 0
 	for _, field := range []bool{req.Status != nil, req.Ready != nil, req.Init != nil, req.Stats != nil, req.Wait != nil, req.Exec != nil, req.Console != nil,
-		req.Connect != nil, req.Shutdown != nil, req.Ports != nil, req.Attach != nil, req.Signal != nil, req.Rename != nil} {
+		req.Connect != nil, req.Shutdown != nil, req.Ports != nil, req.Attach != nil, req.Signal != nil, req.Rename != nil, req.SetNet != nil, req.NetLog != nil} {
 		if field {
 			set++
 		}

@@ -33,7 +33,9 @@ type Config struct {
 	Publish      []banger.Publish  `json:"publish,omitempty"`
 	PublishAll   bool              `json:"publish_all,omitempty"` // open every port that somebody listens on, unasked
 	Locale       banger.Locale     `json:"locale,omitzero"`
-	CA           string            `json:"ca,omitempty"` // PEM
+	CA           string            `json:"ca,omitempty"`    // PEM
+	Net          banger.NetPolicy  `json:"net,omitzero"`    // not given: full
+	Peers        string            `json:"peers,omitempty"` // directory of the sockets by which VMs reach each other's ports
 }
 
 // Request is the first line a client sends on machine.sock; exactly one field is set. The answer's first line is a
@@ -51,6 +53,8 @@ type Request struct {
 	Shutdown *ShutdownRequest    `json:"shutdown,omitempty"` // power off, then kill; answers when the run has ended → Exit
 	Signal   *SignalRequest      `json:"signal,omitempty"`   // answers when the VMM has been sent it
 	Ports    *PortsRequest       `json:"ports,omitempty"`    // → Response.Ports
+	SetNet   *SetNetRequest      `json:"set_net,omitempty"`  // answers when the policy holds
+	NetLog   *ConsoleRequest     `json:"net_log,omitempty"`  // then lines of [banger.NetEvent] to the client
 	Rename   *RenameRequest      `json:"rename,omitempty"`   // answers when the guest has the host name, or will get it when it is ready
 }
 
@@ -79,6 +83,11 @@ type ShutdownRequest struct {
 // SignalRequest sends the VMM a signal. When that ends it, the run was killed.
 type SignalRequest struct {
 	Signal syscall.Signal `json:"signal"`
+}
+
+// SetNetRequest changes what the VM's network reaches. Connections that the policy does not allow end.
+type SetNetRequest struct {
+	Policy banger.NetPolicy `json:"policy"`
 }
 
 // RenameRequest gives the guest another host name.
@@ -115,15 +124,16 @@ const (
 
 // Status is a run as its supervisor sees it.
 type Status struct {
-	Name     string          `json:"name,omitempty"` // host name of the guest
-	Phase    Phase           `json:"phase"`
-	Accel    string          `json:"accel"`             // what is used, after a fallback too
-	Attempts int             `json:"attempts"`          // boots tried: 1 or 2
-	Timings  []banger.Timing `json:"timings,omitempty"` // host and guest side, once ready
-	BootID   string          `json:"boot_id,omitempty"`
-	Init     string          `json:"init,omitempty"`   // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
-	Exit     *banger.Exit    `json:"exit,omitempty"`   // once ended
-	Address  netip.Addr      `json:"address,omitzero"` // of the VM on the host's loopback
+	Name     string           `json:"name,omitempty"` // host name of the guest
+	Net      banger.NetPolicy `json:"net,omitzero"`
+	Phase    Phase            `json:"phase"`
+	Accel    string           `json:"accel"`             // what is used, after a fallback too
+	Attempts int              `json:"attempts"`          // boots tried: 1 or 2
+	Timings  []banger.Timing  `json:"timings,omitempty"` // host and guest side, once ready
+	BootID   string           `json:"boot_id,omitempty"`
+	Init     string           `json:"init,omitempty"`   // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
+	Exit     *banger.Exit     `json:"exit,omitempty"`   // once ended
+	Address  netip.Addr       `json:"address,omitzero"` // of the VM on the host's loopback
 }
 
 // Handles are the processes of a run, written to handles.json before anything depends on them.

@@ -63,6 +63,7 @@ func (b *boot) own(m vmm.Machine) {
 	b.mu.Lock()
 	b.begun = time.Now()
 	b.mu.Unlock()
+	b.work.Go(b.serveNetwork)
 	copied := make(chan struct{})
 	b.work.Go(func() {
 		defer close(copied)

@@ -113,7 +113,9 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 	var resp machine.Response
 	switch {
 	case req.Console != nil:
-		return s.console(ctx, conn, *req.Console)
+		return sendRing(ctx, conn, s.ring, *req.Console)
+	case req.NetLog != nil:
+		return sendRing(ctx, conn, s.network.ring, *req.NetLog)
 	case req.Status != nil:
 		status := s.snapshot()
 		resp.Status = &status
@@ -145,6 +147,9 @@ func (s *server) answer(conn net.Conn, r io.Reader, req machine.Request) error {
 		if err := s.signal(req.Signal.Signal); err != nil {
 			return refuse(conn, err)
 		}
+	case req.SetNet != nil:
+		s.Log.Info("network policy", "policy", req.SetNet.Policy.String())
+		s.setNet(req.SetNet.Policy.Or(banger.NetFull))
 	case req.Rename != nil:
 		if err := s.rename(ctx, req.Rename.Name); err != nil {
 			return refuse(conn, err)
@@ -192,8 +197,8 @@ func (s *server) awaitInit(ctx context.Context) bool {
 	return true
 }
 
-func (s *server) console(ctx context.Context, conn net.Conn, req machine.ConsoleRequest) error {
-	from, err := s.ring.Start(req)
+func sendRing(ctx context.Context, conn net.Conn, ring *machine.Ring, req machine.ConsoleRequest) error {
+	from, err := ring.Start(req)
 	if err != nil {
 		return refuse(conn, err)
 	}
@@ -201,9 +206,9 @@ func (s *server) console(ctx context.Context, conn net.Conn, req machine.Console
 		return err
 	}
 	if req.Follow {
-		return s.ring.Follow(ctx, from, conn)
+		return ring.Follow(ctx, from, conn)
 	}
-	return s.ring.Copy(from, conn)
+	return ring.Copy(from, conn)
 }
 
 func (s *server) exec(conn net.Conn, r *bufio.Reader, req banger.ExecRequest) error {
@@ -251,15 +256,24 @@ func (s *server) connect(conn *net.UnixConn, r *bufio.Reader, port uint32) error
 	if err := machine.WriteResponse(conn, machine.Response{}); err != nil {
 		return err
 	}
+	join(conn, r, guestEnd)
+	return nil
+}
+
+// join copies both ways between a client, of whom r has read the beginning, and what it asked for, until both ends have
+// finished.
+func join(conn *net.UnixConn, r io.Reader, far interface {
+	net.Conn
+	CloseWrite() error
+}) {
 	var in sync.WaitGroup
 	in.Go(func() {
-		_, _ = io.Copy(guestEnd, r)
-		guestEnd.CloseWrite()
+		_, _ = io.Copy(far, r)
+		far.CloseWrite()
 	})
-	if _, err := io.Copy(conn, guestEnd); err != nil { // the client is gone
-		guestEnd.Close()
+	if _, err := io.Copy(conn, far); err != nil { // the client is gone
+		far.Close()
 	}
 	conn.CloseWrite()
 	in.Wait()
-	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"banger"
 	"banger/internal/channel"
 	"banger/internal/machine"
+	"banger/internal/netstack"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/vmm"
@@ -61,12 +62,19 @@ func Spec(cfg machine.Config) vmm.Spec {
 			{Serial: banger.DriveModules, Path: cfg.Modules, ReadOnly: true},
 			{Serial: banger.DriveDisk, Path: cfg.Disk},
 		},
+		MTU: netstack.MTU,
 	}
 }
 
-// Confinement is what a run needs beside what its driver needs.
+// Confinement is what a run needs beside what its driver needs. The network's sockets are the host's; its resolvers are in
+// files that are replaced by others of their directories.
 func Confinement(cfg machine.Config) proc.Confinement {
-	return proc.Confinement{ReadOnly: []string{"/proc"}, ReadWrite: []string{cfg.Dir, os.DevNull}, Network: true}
+	c := proc.Confinement{ReadOnly: []string{"/proc", "/etc", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"},
+		ReadWrite: []string{cfg.Dir, os.DevNull}, Network: true}
+	if cfg.Peers != "" {
+		c.ReadWrite = append(c.ReadWrite, cfg.Peers)
+	}
+	return c
 }
 
 // run is one run of a VM.
@@ -78,6 +86,8 @@ type run struct {
 	from  uint64 // where in the ring the last boot begins
 	link  *link
 	ports *ports
+
+	network *network
 
 	stop        context.Context // ends when the run is to end: nothing is started any more
 	requestStop context.CancelFunc
@@ -141,6 +151,10 @@ func (r *run) prepare() (err error) {
 	if r.ring, err = machine.OpenRing(r.dir.ConsoleRing()); err != nil {
 		return err
 	}
+	if r.network, err = openNetwork(r.dir.NetworkLog(), r.Machine, r.Log); err != nil {
+		return err
+	}
+	r.network.listenAs(r.Machine.Peers, r.Machine.Name)
 	r.link = newLink(r.dir.GuestSocket(), r.keys)
 	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.streaming, r.Log)
 	if r.handles, err = readHandles(r.dir.Handles()); err != nil {
@@ -149,7 +163,7 @@ func (r *run) prepare() (err error) {
 	if r.handles.Supervisor, err = proc.Self(); err != nil {
 		return err
 	}
-	r.status = machine.Status{Name: r.Machine.Name, Phase: machine.PhaseBooting, Accel: r.Machine.Accel, Attempts: max(1, r.handles.Attempt)}
+	r.status = machine.Status{Name: r.Machine.Name, Net: r.Machine.Net.Or(banger.NetFull), Phase: machine.PhaseBooting, Accel: r.Machine.Accel, Attempts: max(1, r.handles.Attempt)}
 	if r.Machine.Boot == banger.BootSystem {
 		r.status.Init = machine.InitStarting
 	}
@@ -301,6 +315,7 @@ func (r *run) end(exit banger.Exit) {
 	r.requestStop()
 	r.link.close()
 	r.ports.close()
+	r.network.close()
 	if err := writeJSON(r.dir.ExitRecord(), exit); err != nil {
 		r.Log.Error("record the end", "err", err)
 	}
@@ -361,5 +376,5 @@ func (r *run) identity() channel.Identify {
 	entropy := make([]byte, 32)
 	_, _ = rand.Read(entropy) // never fails: crypto/rand
 	return channel.Identify{HostName: r.snapshot().Name, HostKey: r.keys.hostPrivate, UserKeys: []string{r.keys.userPublic},
-		Clock: time.Now(), Entropy: entropy, Env: r.Machine.Env, User: r.Machine.User, Locale: r.Machine.Locale, CA: r.Machine.CA}
+		Clock: time.Now(), Entropy: entropy, Env: r.Machine.Env, User: r.Machine.User, Locale: r.Machine.Locale, CA: r.Machine.CA, Network: guestNetwork(r.Machine.ID)}
 }

@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/machine"
+	"banger/internal/netstack"
+)
+
+// arpRequest asks for the gateway: the first frame of a guest that uses its network.
+func arpRequest() []byte {
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 1, 2, 3, 8, 6}, 0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 1, 2, 3)
+	frame = append(append(append(frame, netstack.Guest4.Addr().AsSlice()...), 0, 0, 0, 0, 0, 0), netstack.Gateway4.AsSlice()...)
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
+}
+
+// dnsQuery is a frame of a guest that asks its resolver for x.example.
+func dnsQuery() []byte {
+	query := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x07example\x00\x00\x01\x00\x01")
+	udp := append([]byte{0x10, 0, 0, 53, 0, byte(8 + len(query)), 0, 0}, query...)
+	ip := []byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 64, 17, 0, 0}
+	ip = append(append(ip, netstack.Guest4.Addr().AsSlice()...), netstack.Gateway4.AsSlice()...)
+	sum := uint32(0)
+	for i := 0; i < len(ip); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum))
+	frame := append([]byte{0x02, 'b', 'n', 'g', 'r', 1, 0x52, 0x54, 0, 1, 2, 3, 8, 0}, append(ip, udp...)...)
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
+}
+
+// exchange sends a frame by the guest's card and waits for one back.
+func exchange(t *testing.T, card net.Conn, frame []byte) {
+	t.Helper()
+	card.SetDeadline(time.Now().Add(patience))
+	if _, err := card.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(card, size[:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, card, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	w := newWorld(t, agent)
+	w.cfg.Net = banger.NetNone
+	done := w.start(t.Context())
+	w.ready()
+	id := <-w.identified
+	if n := id.Network; n.MAC != "52:54:00:67:89:ab" || len(n.Addresses) != 2 || n.Gateways[0] != netstack.Gateway4 || n.DNS[0] != netstack.Gateway4 {
+		t.Errorf("network of the identity: %+v", n)
+	}
+	if status := w.status(); status.Net.String() != "none" {
+		t.Errorf("policy %q", status.Net)
+	}
+	card := w.guest(0).Network()
+	exchange(t, card, arpRequest())
+	seen := make(chan banger.NetEvent, 10)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.client.NetLog(context.Background(), true, func(e banger.NetEvent) error { seen <- e; return nil })
+	}()
+	go card.Write(dnsQuery())
+	if e := <-seen; e.Verdict != banger.NetDenied || e.Proto != "dns" || e.Name != "x.example" {
+		t.Errorf("event %+v", e)
+	}
+	policy, err := banger.ParseNetPolicy("allow=x.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.SetNet(t.Context(), policy); err != nil || w.status().Net.String() != "allow=x.example" {
+		t.Errorf("SetNet: %v, then %q", err, w.status().Net)
+	}
+	w.client.Shutdown(t.Context(), 0)
+	w.finish(done)
+	if err := <-ended; err != nil {
+		t.Errorf("the followed log ends with %v", err)
+	}
+	stop := errors.New("enough")
+	if err := w.client.NetLog(t.Context(), false, func(banger.NetEvent) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("the log of a run that has ended: %v, want one event at least", err)
+	}
+}
+
+// A supervisor that takes over serves the same card anew.
+func TestNetworkAfterTakeOver(t *testing.T) {
+	w := newWorld(t, agent)
+	w.orphan(true)
+	done := w.start(t.Context())
+	w.ready()
+	exchange(t, w.guest(0).Network(), arpRequest())
+	w.client.Shutdown(t.Context(), 0)
+	w.finish(done)
+}
+
+// Other VMs ask by the VM's name, an old one no longer.
+func TestPeers(t *testing.T) {
+	w := newWorld(t, agent)
+	w.cfg.Peers = t.TempDir()
+	done := w.start(t.Context())
+	w.ready()
+	dial := func(name string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		conn, err := machine.DialPeer(ctx, w.cfg.Peers, name, 80)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	answered := func(err error) bool { return err != nil && strings.Contains(err.Error(), "connect to the guest") }
+	go drainCard(w.guest(0).Network())
+	if err := dial("devbox"); !answered(err) {
+		t.Errorf("DialPeer = %v, want that the guest does not answer", err)
+	}
+	if err := w.client.Rename(t.Context(), "webbox"); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial("webbox"); !answered(err) {
+		t.Errorf("DialPeer by the new name = %v", err)
+	}
+	if err := dial("devbox"); !errors.Is(err, banger.ErrUnavailable) || answered(err) {
+		t.Errorf("DialPeer by the old name = %v", err)
+	}
+	conn, err := net.Dial("unix", machine.PeerSocket(w.cfg.Peers, "webbox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, `{"exec":{"argv":["true"]}}`+"\n")
+	if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(answer, "want a port") {
+		t.Errorf("a command by the socket for other VMs: %q, %v", answer, err)
+	}
+	w.client.Shutdown(t.Context(), 0)
+	w.finish(done)
+	if left, err := os.ReadDir(w.cfg.Peers); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// drainCard is a guest whose card takes frames and answers none.
+func drainCard(card net.Conn) { io.Copy(io.Discard, card) }
+
+// TestEventsAreBounded holds that a guest cannot make the log cost what it likes, and that what is left out is counted.
+func TestEventsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	n, err := openNetwork(w.dir.NetworkLog(), w.cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	const events = 10 * eventsBurst
+	for range events {
+		n.record(banger.NetEvent{Verdict: banger.NetDenied})
+	}
+	n.mu.Lock()
+	n.left = 1
+	n.mu.Unlock()
+	n.record(banger.NetEvent{Verdict: banger.NetDenied, Name: "last"})
+	kept, lost := 0, 0
+	err = w.client.NetLog(t.Context(), false, func(e banger.NetEvent) error {
+		kept, lost = kept+1, lost+e.Lost
+		return nil
+	})
+	if err != nil || kept+lost != events+1 || kept > 2*eventsBurst {
+		t.Errorf("%d events are kept and %d left out of %d: %v", kept, lost, events+1, err)
+	}
+}
