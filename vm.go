@@ -56,6 +56,7 @@ type VMSpec struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Publish   []Publish         `json:"publish,omitempty"`      // ports pinned to addresses of the host
 	CA        string            `json:"ca,omitempty"`           // certificates, in PEM, that its programs trust beside their own
+	Net       NetPolicy         `json:"net,omitzero"`           // of VMs from before there was a network: not given, which is full
 	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
 

@@ -27,6 +27,11 @@ func (c *Client) RenameVM(ctx context.Context, ref, name string, progress banger
 	return c.stream(ctx, api.RouteVMRename, ref, nil, api.RenameRequest{Name: name}, progress)
 }
 
+// SetNet changes what a VM's network reaches, of a running one at once.
+func (c *Client) SetNet(ctx context.Context, ref string, change banger.NetChange) (banger.VM, error) {
+	return ask[banger.VM](ctx, c, api.RouteVMNet, ref, change)
+}
+
 // SetWorkspace records what has gone into a VM.
 func (c *Client) SetWorkspace(ctx context.Context, ref string, ws banger.Workspace) (banger.VM, error) {
 	return ask[banger.VM](ctx, c, api.RouteVMWorkspace, ref, ws)

@@ -220,7 +220,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
 			MemoryMiB: int(memory >> 20), MaxMemoryMiB: int(cfg.VM.MaxMemory.Of(memory) >> 20),
 			New: lifecycle.Sizes{VCPU: cfg.VMDefaults.VCPU, MemoryMiB: int(cfg.VMDefaults.Memory >> 20), DiskBytes: int64(cfg.VMDefaults.DiskSize)}, StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle),
-			PublishAll: cfg.Ports.Publish == config.PublishAll, BootDeadline: deadline, StopTimeout: stopTimeout},
+			PublishAll: cfg.Ports.Publish == config.PublishAll, BootDeadline: deadline, StopTimeout: stopTimeout, Net: cfg.VMDefaults.Net},
 	})
 	return w, nil
 }

@@ -65,6 +65,7 @@ type CreateRequest struct {
 	Env        map[string]string `json:"env,omitempty"`
 	User       string            `json:"user,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+	Net        banger.NetChange  `json:"net,omitzero"`     // of the daemon's default
 	TTL        time.Duration     `json:"ttl_ns,omitempty"` // deleted when it is over; 0: never
 	StopIdle   *time.Duration    `json:"stop_idle_ns,omitempty"`
 	GitName    string            `json:"git_name,omitempty"` // the host user's identity, for the guest's ~/.gitconfig

@@ -15,6 +15,7 @@ const (
 	RouteVMSet     = "POST /v1/vms/{ref}/set"     // SetRequest → SetResult
 	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → VMDetail, as it is then
 
+	RouteVMNet       = "POST /v1/vms/{ref}/net"       // banger.NetChange → VM
 	RouteVMWorkspace = "PUT /v1/vms/{ref}/workspaces" // banger.Workspace, in place of the one at its guest path → VM
 )
 

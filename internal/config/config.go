@@ -73,16 +73,17 @@ type VM struct {
 
 // VMDefaults is what holds for a new VM that is not asked for anything else.
 type VMDefaults struct {
-	VCPU         int  `toml:"vcpu"`   // 0: by the host
-	Memory       Size `toml:"memory"` // 0: by the host
-	DiskSize     Size `toml:"disk_size"`
-	AutoStopIdle Span `toml:"auto_stop_idle"` // stop it when nobody has used it for so long; 0: never
+	VCPU         int              `toml:"vcpu"`   // 0: by the host
+	Memory       Size             `toml:"memory"` // 0: by the host
+	DiskSize     Size             `toml:"disk_size"`
+	AutoStopIdle Span             `toml:"auto_stop_idle"` // stop it when nobody has used it for so long; 0: never
+	Net          banger.NetPolicy `toml:"net"`
 }
 
 // Default gives what holds without a file.
 func Default() Config {
 	return Config{Images: Images{Default: "debian-bookworm", Order: []Source{FromCatalog, FromRegistry, FromPackages}, MaxBytes: 64 << 30, MaxEntries: 4_000_000},
-		Ports: Ports{Publish: PublishOnNeed}, VM: VM{MaxMemory: Share{Percent: 80}}, VMDefaults: VMDefaults{DiskSize: 8 << 30}}
+		Ports: Ports{Publish: PublishOnNeed}, VM: VM{MaxMemory: Share{Percent: 80}}, VMDefaults: VMDefaults{DiskSize: 8 << 30, Net: banger.NetFull}}
 }
 
 // Locate gives the path of the file: $BANGER_CONFIG, else banger/config.toml in $XDG_CONFIG_HOME or ~/.config. A file that the

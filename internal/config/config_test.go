@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 	want.Catalog = Catalog{URL: "https://c.example/banger/", Keys: []PublicKey{make([]byte, 32)}}
 	want.Debian = Debian{Mirror: "http://m.example/debian", Proxy: "http://u:p@proxy:3128", Keyring: "/keys.gpg"}
 	want.VM.MaxMemory = Share{Bytes: 12 << 30}
-	want.VMDefaults = VMDefaults{VCPU: 3, Memory: 2 << 30, DiskSize: 20 << 30, AutoStopIdle: Span(36 * time.Hour)}
+	want.VMDefaults = VMDefaults{VCPU: 3, Memory: 2 << 30, DiskSize: 20 << 30, AutoStopIdle: Span(36 * time.Hour), Net: banger.NetNone}
 	got, err := Parse("f", []byte(`
 [images]
 default = "mine"
@@ -46,6 +46,7 @@ vcpu = 3
 memory = "2G"
 disk_size = "20GiB"
 auto_stop_idle = "1d12h"
+net = "none"
 `))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Parse: %v\n%s", err, diff)
@@ -89,6 +90,7 @@ func TestParseRefuses(t *testing.T) {
 		{"less memory", "[vm_defaults]\nmemory = \"10K\"", "vm_defaults: memory 0 MiB", ""},
 		{"small disk", "[vm_defaults]\ndisk_size = \"0\"", "vm_defaults: disk size 0 B", ""},
 		{"image of a VM", "[vm_defaults]\nimage = \"x\"", "unknown key", ""},
+		{"policy", "[vm_defaults]\nnet = \"allow=a b\"", "at character 7", ""},
 		{"idle time", "[vm_defaults]\nauto_stop_idle = \"soon\"", "f:2: ", ""},
 		{"short idle time", "[vm_defaults]\nauto_stop_idle = \"10s\"", "vm_defaults.auto_stop_idle: want at least 1m", ""},
 		{"keyring", "[debian]\nkeyring = \"keys\"", "debian.keyring", ""},

@@ -16,6 +16,7 @@ type Verbs interface {
 	Kill(ctx context.Context, ref, signal string, progress banger.ProgressFunc) (banger.VM, error)
 	Rename(ctx context.Context, ref, name string, progress banger.ProgressFunc) (banger.VM, error)
 	Wait(ctx context.Context, ref, what string) (banger.VM, error)
+	SetNet(ctx context.Context, ref string, change banger.NetChange) (banger.VM, error)
 	SetWorkspace(ctx context.Context, ref string, ws banger.Workspace) (banger.VM, error)
 	Set(ctx context.Context, ref string, change banger.SpecChange, dryRun bool) (api.SetResult, error)
 }
@@ -24,6 +25,7 @@ func (s *Server) verbRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteVMResolve, versioned(s, s.resolve))
 	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
 	mux.HandleFunc(api.RouteVMWorkspace, versioned(s, s.setWorkspace))
+	mux.HandleFunc(api.RouteVMNet, versioned(s, s.setNet))
 	mux.HandleFunc(api.RouteVMSet, versioned(s, s.set))
 	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Start(ctx, ref, req, progress)
@@ -126,6 +128,16 @@ func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
 			return nil, banger.Invalidf("%d references: want at most %d", len(req.Refs), api.MaxRefs)
 		}
 		return s.VMs.Resolve(r.Context(), req.Refs)
+	})(w, r)
+}
+
+func (s *Server) setNet(w http.ResponseWriter, r *http.Request) {
+	answer(s, func(r *http.Request) (any, error) {
+		var change banger.NetChange
+		if err := decode(w, r, &change); err != nil {
+			return nil, err
+		}
+		return s.VMs.SetNet(r.Context(), r.PathValue("ref"), change)
 	})(w, r)
 }
 

@@ -121,3 +121,11 @@ func TestWaitEndsWithTheDaemon(t *testing.T) {
 		t.Errorf("WaitVM = %v, want unavailable", err)
 	}
 }
+
+func (v *vms) SetNet(_ context.Context, ref string, change banger.NetChange) (banger.VM, error) {
+	vm, err := v.get(ref)
+	if err == nil {
+		vm.Spec.Net, err = change.Apply(vm.Spec.Net)
+	}
+	return vm, err
+}

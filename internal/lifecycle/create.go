@@ -72,6 +72,10 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	if spec.Image == "" {
 		spec.Image = m.Defaults.Image
 	}
+	var err error
+	if spec.Net, err = req.Net.Apply(m.Defaults.Net); err != nil {
+		return banger.VM{}, err
+	}
 	if req.VCPU != nil {
 		spec.VCPU = *req.VCPU
 	}

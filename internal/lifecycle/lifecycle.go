@@ -99,6 +99,8 @@ type Machines interface {
 	Signal(ctx context.Context, id banger.VMID, sig syscall.Signal) error
 	// Rename gives the running guest another host name, which the run keeps whatever becomes of its supervisor.
 	Rename(ctx context.Context, id banger.VMID, name string) error
+	// SetNet changes what the run's network reaches, whatever becomes of its supervisor.
+	SetNet(ctx context.Context, id banger.VMID, policy banger.NetPolicy) error
 
 	// Handles gives the recorded processes of the last run, zero when there are none, and which of them live.
 	Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error)
@@ -127,6 +129,7 @@ type Defaults struct {
 	New          Sizes         // of a new VM; what is 0 goes by the host
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
+	Net          banger.NetPolicy
 }
 
 // Sizes are those of a VM.

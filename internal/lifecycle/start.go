@@ -187,6 +187,7 @@ func (m *Manager) machineConfig(ctx context.Context, vm banger.VM, vmm VMM, prog
 		Base: base, Modules: parts.Modules(), Disk: home.Disk(), Boot: image.Boot, BootDeadline: m.bootDeadline(vmm.Accel),
 		Env: environment(image, vm.Spec.Env), User: userOf(image, vm.Spec.User), Publish: vm.Spec.Publish, PublishAll: m.Defaults.PublishAll,
 		Locale: hostLocale("/", os.Getenv), CA: vm.Spec.CA,
+		Net: vm.Spec.Net, Peers: m.Dir.Peers(),
 	}, nil
 }
 

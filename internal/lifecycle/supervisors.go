@@ -119,6 +119,21 @@ func (s Supervisors) Signal(ctx context.Context, id banger.VMID, sig syscall.Sig
 
 // Rename changes the machine's configuration and tells the guest by its supervisor.
 func (s Supervisors) Rename(ctx context.Context, id banger.VMID, name string) error {
+	if err := s.reconfigure(id, func(cfg *machine.Config) { cfg.Name = name }); err != nil {
+		return err
+	}
+	return s.client(id).Rename(ctx, name)
+}
+
+// SetNet changes the machine's configuration, for the next supervisor, and what this one allows.
+func (s Supervisors) SetNet(ctx context.Context, id banger.VMID, policy banger.NetPolicy) error {
+	if err := s.reconfigure(id, func(cfg *machine.Config) { cfg.Net = policy }); err != nil {
+		return err
+	}
+	return s.client(id).SetNet(ctx, policy)
+}
+
+func (s Supervisors) reconfigure(id banger.VMID, change func(*machine.Config)) error {
 	text, err := os.ReadFile(s.Dir.VM(id).MachineConfig())
 	if err != nil {
 		return err
@@ -127,11 +142,8 @@ func (s Supervisors) Rename(ctx context.Context, id banger.VMID, name string) er
 	if err := json.Unmarshal(text, &cfg); err != nil || cfg.ID != id {
 		return &banger.Error{Kind: banger.ErrCorrupt, Op: "configuration of vm", Subject: string(id), Err: err}
 	}
-	cfg.Name = name
-	if err := s.configure(cfg); err != nil {
-		return err
-	}
-	return s.client(id).Rename(ctx, name)
+	change(&cfg)
+	return s.configure(cfg)
 }
 
 // Handles reads handles.json and looks which of its processes live.

@@ -78,6 +78,7 @@ func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
 	status, err := m.contact(ctx, vm.ID)
 	if err == nil && status.Exit == nil {
 		m.tellName(ctx, vm, status.Name)
+		m.retellNet(ctx, vm, status.Net)
 		return m.adopt(ctx, vm)
 	}
 	if err == nil {
@@ -100,6 +101,9 @@ func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
 	if vmmLives {
 		if err := m.Machines.Relaunch(ctx, vm.ID); err != nil {
 			return fmt.Errorf("take over the VMM: %w", err)
+		}
+		if status, err := m.Machines.Status(ctx, vm.ID); err == nil {
+			m.retellNet(ctx, vm, status.Net)
 		}
 		m.Log.InfoContext(ctx, "new supervisor for a living VMM", "vm", vm.ID, "name", vm.Spec.Name)
 		return m.adopt(ctx, vm)

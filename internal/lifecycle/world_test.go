@@ -72,7 +72,8 @@ type run struct {
 	use        machine.Stats
 	watched    bool   // somebody waits for its end
 	name       string // of the guest
-	asked      bool   // to power off
+	net        banger.NetPolicy
+	asked      bool // to power off
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -601,7 +602,7 @@ func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
 		if !w.homes[cfg.ID] {
 			w.t.Errorf("launch of %s without a directory", cfg.ID)
 		}
-		r := &run{cfg: cfg, name: cfg.Name, supervisor: true, vmm: true, lost: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{})}
+		r := &run{cfg: cfg, name: cfg.Name, net: cfg.Net, supervisor: true, vmm: true, lost: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{})}
 		w.runs[cfg.ID] = r
 		switch {
 		case w.boot != "":
@@ -658,7 +659,7 @@ func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
 		if r.supervisor {
 			close(r.lost)
 		}
-		r.supervisor, r.lost, r.starts, r.name = true, make(chan struct{}), r.starts+1, r.cfg.Name
+		r.supervisor, r.lost, r.starts, r.name, r.net = true, make(chan struct{}), r.starts+1, r.cfg.Name, r.cfg.Net
 		if !r.vmm { // it died meanwhile
 			d.w.end(r, banger.ExitUnknown)
 		}
@@ -717,13 +718,24 @@ func (d *daemon) Rename(_ context.Context, id banger.VMID, name string) error {
 	})
 }
 
+func (d *daemon) SetNet(_ context.Context, id banger.VMID, policy banger.NetPolicy) error {
+	return d.effect("machine: set net", func() error {
+		r := d.w.runs[id]
+		if r.cfg.Net = policy; !r.supervisor {
+			return errNoAnswer
+		}
+		r.net = policy
+		return nil
+	})
+}
+
 // status is what the supervisor tells. w.mu is held.
 func (r *run) status() machine.Status {
 	select {
 	case <-r.ended:
 		return machine.Status{Phase: machine.PhaseEnded, Accel: "tcg", Exit: &r.exit}
 	default:
-		return machine.Status{Name: r.name, Phase: machine.PhaseReady, Accel: "tcg"}
+		return machine.Status{Name: r.name, Net: r.net, Phase: machine.PhaseReady, Accel: "tcg"}
 	}
 }
 

@@ -339,6 +339,11 @@ func (m machines) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) 
 	return err
 }
 
+func (m machines) SetNet(_ context.Context, id banger.VMID, policy banger.NetPolicy) error {
+	_, err := m.get(id)
+	return err
+}
+
 func (m machines) Rename(_ context.Context, id banger.VMID, name string) error {
 	r, err := m.get(id)
 	if err == nil {
