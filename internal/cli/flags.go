@@ -24,6 +24,7 @@ type specFlags struct {
 	age    ageFlags
 	ports  []string
 	host   hostFlags
+	net    netFlags
 	cmd    *cobra.Command
 }
 
@@ -37,6 +38,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
 	f.age.add(cmd)
+	f.net.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 	_ = cmd.RegisterFlagCompletionFunc("kernel", a.completeAnyKernel)
@@ -92,6 +94,9 @@ func (f *specFlags) request() (api.CreateRequest, error) {
 	}
 	spec.Publish = req.Publish
 	req.Labels, spec.Labels = labels, labels
+	if req.Net, err = f.net.change(); err != nil {
+		return req, err
+	}
 	return req, validate(spec)
 }
 

@@ -83,7 +83,7 @@ named by their name, their id or the beginning of the id.`, `
 
 What comes next: "banger vm run --help" for sizes, environment and users.`,
 		a.vmRun(), a.vmCreate(), a.vmStart(), a.vmStop(), a.vmRestart(), a.vmKill(), a.vmList(), a.vmShow(), a.vmExec(), a.vmShell(), a.vmSSH(), a.vmPorts(), a.vmAttach(),
-		a.vmCopy(), a.vmLogs(), a.vmStats(), a.vmWait(), a.vmSet(), a.vmRename(), a.vmDelete(), a.vmPrune())
+		a.vmCopy(), a.vmLogs(), a.vmNet(), a.vmStats(), a.vmWait(), a.vmSet(), a.vmRename(), a.vmDelete(), a.vmPrune())
 }
 
 func (a *app) imageGroup() *cobra.Command {

@@ -57,7 +57,7 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 	rows := [][]string{
 		{"name", spec.Name}, {"id", string(d.ID)}, {"state", state}, {"error", d.LastError}, {"last run", exitText(d.Exit, now)},
 		{"image", spec.Image}, {"kernel", d.Kernel}, {"vcpu", strconv.Itoa(spec.VCPU)}, {"memory", fmt.Sprintf("%d MiB", spec.MemoryMiB)},
-		{"disk", banger.FormatSize(spec.DiskBytes)}, {"user", spec.User}, {"runs by", d.Accel}, {"boots", strconv.Itoa(d.Boots)},
+		{"disk", banger.FormatSize(spec.DiskBytes)}, netRow(d), {"user", spec.User}, {"runs by", d.Accel}, {"boots", strconv.Itoa(d.Boots)},
 		{"created", ago(now, d.CreatedAt)},
 	}
 	if d.State == banger.StateRunning {
