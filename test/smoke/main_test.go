@@ -10,6 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	testenv.MaybeInternetMain()
 	status := m.Run()
 	if err := testenv.RemoveGolden(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
