@@ -15,12 +15,16 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // The internet of tests: a network namespace with servers, on the other end of a wire and a router away from the namespace of
@@ -318,4 +322,41 @@ func ServeLine(addr, line string) (net.Listener, error) {
 		}
 	}()
 	return l, nil
+}
+
+// NewOnlineWorld makes a world whose programs run in a network namespace with the internet of tests; the package's TestMain begins
+// with MaybeInternetMain. The goroutine of the test keeps its thread, which is in there; what it starts is, too.
+func NewOnlineWorld(t testing.TB) *World {
+	t.Helper()
+	RequireTool(t, "ip")
+	if os.Getuid() != 0 {
+		Skip(t, "root")
+	}
+	w := NewWorld(t)
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	internet, err := StartInternet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		internet.Process.Kill()
+		internet.Wait()
+	})
+	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0); err != nil {
+		t.Fatal(err)
+	}
+	resolver := filepath.Join(w.User.Dir(t), "resolv.conf")
+	if err := os.WriteFile(resolver, []byte("nameserver "+DNSAddr+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(resolver, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	return w
 }

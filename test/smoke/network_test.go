@@ -2,53 +2,14 @@ package smoke
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/testenv"
 )
-
-// online gives a world whose programs run in a network namespace with the internet of tests. The goroutine of the test keeps
-// its thread, which is in there; what it starts is, too.
-func online(t *testing.T) *testenv.World {
-	t.Helper()
-	testenv.RequireTier(t, "smoke")
-	testenv.RequireTool(t, "ip")
-	if os.Getuid() != 0 {
-		testenv.Skip(t, "root")
-	}
-	w := testenv.NewWorld(t)
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
-		t.Fatal(err)
-	}
-	internet, err := testenv.StartInternet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		internet.Process.Kill()
-		internet.Wait()
-	})
-	resolver := filepath.Join(w.User.Dir(t), "resolv.conf")
-	if err := os.WriteFile(resolver, []byte("nameserver "+testenv.DNSAddr+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(resolver, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
 
 // get is a guest's command that asks a web server by HTTP for its name and address. %s and %s are the host and the port.
 const get = `exec 3<>/dev/tcp/%s/%s && printf 'GET / HTTP/1.0\r\nHost: x\r\n\r\n' >&3 && tail -n1 <&3`
@@ -71,7 +32,8 @@ func wants(t *testing.T, w *testenv.World, vm, script, want string) {
 }
 
 func TestNetworkFull(t *testing.T) {
-	w := online(t)
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	wants(t, w, "box", "cat /etc/resolv.conf; cat /sys/class/net/eth0/mtu", "nameserver 198.19.0.1\n65520")
 	wants(t, w, "box", "getent ahostsv4 www.example.test", testenv.OriginAddr)
@@ -109,7 +71,8 @@ func TestNetworkFull(t *testing.T) {
 }
 
 func TestNetworkPolicies(t *testing.T) {
-	w := online(t)
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
 	host, err := testenv.ServeLine("127.0.0.1:8081", "the host")
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +130,8 @@ func TestNetworkPolicies(t *testing.T) {
 
 // A new supervisor takes the network up again: connections were reset, the guest runs on.
 func TestNetworkAfterTheSupervisorsDeath(t *testing.T) {
-	w := online(t)
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "box", "--net", "allow=www.example.test", "--", "true")
 	wants(t, w, "box", getFrom("www.example.test"), "x at "+testenv.OriginAddr)
 	w.Must("vm", "net", "box", "allow", "other.example.test")
@@ -191,7 +155,8 @@ func TestNetworkAfterTheSupervisorsDeath(t *testing.T) {
 }
 
 func TestNetworkBetweenVMs(t *testing.T) {
-	w := online(t)
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "db", "--", "true")
 	server := exec.Command(filepath.Join(w.Bin, "banger"), "vm", "exec", "db", "--", "perl", "-MIO::Socket::INET", "-e",
 		`$l = IO::Socket::INET->new(LocalPort => 5432, Listen => 5, ReuseAddr => 1) or die; $| = 1; print "up\n"; while ($c = $l->accept) { print $c "from db\n"; close $c }`)
@@ -213,5 +178,27 @@ func TestNetworkBetweenVMs(t *testing.T) {
 	w.Must("vm", "net", "web", "set", "full")
 	if out, ok := inside(w, "web", "cat < /dev/tcp/db.vm/5432"); ok {
 		t.Errorf("without a rule: %s", out)
+	}
+}
+
+// An image of one static program, which knows nothing of banger, has the same network; a DHCP client there is told what it has.
+func TestNetworkInAnyImage(t *testing.T) {
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
+	if r := w.RunInput(busyboxTar(t), "image", "import", "-", "--name", "box"); r.Status != 0 {
+		t.Fatal(r.Stderr)
+	}
+	w.Must("vm", "run", "--name", "one", "--image", "box", "--", "/bin/busybox", "true")
+	for _, test := range []struct{ args, want string }{
+		{"wget -qO- http://www.example.test/", "www.example.test at " + testenv.OriginAddr},
+		{"nslookup six.example.test", testenv.OriginAddr6},
+		{"ping -c 1 " + testenv.OriginAddr, "1 packets received"},
+		{"ping -c 1 198.19.0.1", "1 packets received"},
+		{"udhcpc -i eth0 -n -q -f -s /bin/busybox", "lease of 198.19.0.2 obtained"},
+	} {
+		out := w.Run(append([]string{"vm", "exec", "one", "--", "/bin/busybox"}, strings.Fields(test.args)...)...)
+		if !strings.Contains(out.Stdout+out.Stderr, test.want) {
+			t.Errorf("%s printed %q, want %q", test.args, out.Stdout+out.Stderr, test.want)
+		}
 	}
 }
