@@ -97,7 +97,7 @@ func TestNetworkPolicies(t *testing.T) {
 	}
 	wants(t, w, "box", fetch("www.example.test"), "www.example.test at "+testenv.OriginAddr)
 	// A name in the hello that is not the one that was looked up.
-	if out, ok := inside(w, "box", "echo \"$(getent ahostsv4 www.example.test | head -n1 | cut -d' ' -f1) other.example.test\" >>/etc/hosts; "+fetch("other.example.test")); ok {
+	if out, ok := inside(w, "box", "echo \"$(getent ahostsv4 www.example.test | head -n1 | cut -d' ' -f1) other.example.test\" >>/etc/hosts; "+fetch("other.example.test")+"; status=$?; sed -i '/other.example.test/d' /etc/hosts; exit $status"); ok {
 		t.Errorf("a name is reached by the address of another one: %s", out)
 	}
 	out := w.Must("vm", "net", "box", "log", "--denied")
