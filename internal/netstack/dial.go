@@ -24,6 +24,23 @@ type refusal struct{ reason string }
 
 func (r refusal) Error() string { return r.reason }
 
+// open connects to where a flow goes, if the policy lets it. A policy that changes meanwhile counts: the flow has begun, so either
+// the change finds it or it finds the change.
+func (s *Stack) open(f *flow) (net.Conn, error) {
+	if v := s.first(s.policy.Load(), f.target); !v.Allowed {
+		return nil, refusal{v.Reason}
+	}
+	conn, err := s.dial(f)
+	if err != nil {
+		return nil, err
+	}
+	if v := s.verdict(s.policy.Load(), f.target); !v.Allowed {
+		conn.Close()
+		return nil, refusal{v.Reason}
+	}
+	return conn, nil
+}
+
 // dial connects to where a flow goes; the policy has allowed it as far as [Stack.first] knows.
 func (s *Stack) dial(f *flow) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(f.ctx, dialTimeout)

@@ -67,6 +67,7 @@ func (t target) event(verdict, reason string) banger.NetEvent {
 type flow struct {
 	target
 	begun    time.Time
+	crowded  bool         // it began when there were many
 	sent     atomic.Int64 // by the guest
 	received atomic.Int64
 	reason   atomic.Pointer[string] // why it was cut
@@ -98,6 +99,7 @@ func (fs *flows) begin(life context.Context, t target) *flow {
 		f.cancel()
 		return nil
 	}
+	f.crowded = *count >= manyFlows
 	*count++
 	fs.open[f] = true
 	return f

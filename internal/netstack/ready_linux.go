@@ -8,10 +8,10 @@ import (
 
 // readWhenReady reads into a chunk that it takes only once there is something to read: thousands of idle connections hold
 // none. The caller gives it back by putChunk. It returns bytes, or an error, io.EOF at the end.
-func readWhenReady(conn net.Conn) ([]byte, error) {
+func readWhenReady(conn net.Conn, take func() []byte) ([]byte, error) {
 	sys, ok := conn.(syscall.Conn)
 	if !ok {
-		chunk := *chunks.Get().(*[]byte)
+		chunk := take()
 		n, err := conn.Read(chunk)
 		return chunk[:n], err
 	}
@@ -23,7 +23,7 @@ func readWhenReady(conn net.Conn) ([]byte, error) {
 	var n int
 	var readErr error
 	err = raw.Read(func(fd uintptr) bool {
-		chunk = *chunks.Get().(*[]byte)
+		chunk = take()
 		for {
 			if n, readErr = syscall.Read(int(fd), chunk); readErr != syscall.EINTR {
 				break

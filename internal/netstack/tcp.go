@@ -26,21 +26,43 @@ const (
 )
 
 // bufferSizes are what a connection may hold in each direction, by how many there are already: few are fast, and many take
-// no more than some 200 MB even when neither end reads.
-var bufferSizes = []struct{ from, size int }{{0, 512 << 10}, {32, 128 << 10}, {256, 32 << 10}}
+// less than 300 MB even when neither end reads.
+var bufferSizes = []struct{ from, size int }{{0, 512 << 10}, {32, 128 << 10}, {manyFlows, 16 << 10}}
 
-// chunks are the buffers of copies; one is held only while data moves.
-var chunks = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+const (
+	manyFlows  = 256
+	largeChunk = 128 << 10
+	smallChunk = 16 << 10
+)
+
+// largeChunks and smallChunks are the buffers of copies; one is held only while data moves.
+var largeChunks, smallChunks = newChunks(largeChunk), newChunks(smallChunk)
+
+func newChunks(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+}
+
+// takeChunk gives a buffer to a flow; one of many gets a small one.
+func (f *flow) takeChunk() []byte {
+	if f.crowded {
+		return *smallChunks.Get().(*[]byte)
+	}
+	return *largeChunks.Get().(*[]byte)
+}
+
+func putChunk(b []byte) {
+	b = b[:cap(b)]
+	if len(b) == smallChunk {
+		smallChunks.Put(&b)
+		return
+	}
+	largeChunks.Put(&b)
+}
 
 // acceptTCP answers a SYN of the guest once it is known what becomes of it: a connection that fails is refused.
 func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	t := s.target("tcp", addrOf(id.LocalAddress), id.LocalPort)
-	if v := s.first(s.policy.Load(), t); !v.Allowed {
-		r.Complete(true)
-		s.cfg.Log(t.event(banger.NetDenied, v.Reason))
-		return
-	}
 	f := s.flows.begin(s.life, t)
 	if f == nil {
 		r.Complete(true)
@@ -48,7 +70,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer s.flows.end(f)
-	conn, err := s.dial(f)
+	conn, err := s.open(f)
 	if err != nil {
 		r.Complete(true)
 		s.failed(f, err)
@@ -149,7 +171,7 @@ func abort(conn net.Conn) {
 func (s *Stack) copyOut(f *flow, guest *guestEnd, host net.Conn) error {
 	check := s.helloCheck(f)
 	var held []byte
-	return guest.read(func(b []byte) error {
+	return guest.read(f.takeChunk, func(b []byte) error {
 		f.sent.Add(int64(len(b)))
 		if check != nil {
 			held = append(held, b...)
@@ -214,7 +236,7 @@ func (s *Stack) helloCheck(f *flow) func([]byte) error {
 // copyIn carries what the host's side sends.
 func (s *Stack) copyIn(f *flow, guest *guestEnd, host net.Conn) error {
 	for {
-		b, err := readWhenReady(host)
+		b, err := readWhenReady(host, f.takeChunk)
 		if len(b) > 0 {
 			f.received.Add(int64(len(b)))
 			writeErr := guest.write(b)
@@ -233,11 +255,6 @@ func (s *Stack) copyIn(f *flow, guest *guestEnd, host net.Conn) error {
 	}
 }
 
-func putChunk(b []byte) {
-	b = b[:cap(b)]
-	chunks.Put(&b)
-}
-
 // guestEnd is the guest's side of a connection.
 type guestEnd struct {
 	ep    tcpip.Endpoint
@@ -247,12 +264,12 @@ type guestEnd struct {
 var errGuest = errors.New("the guest's connection is gone")
 
 // read hands over what the guest sends until it has finished, which done is told. It holds no buffer while it waits.
-func (g *guestEnd) read(each func([]byte) error, done func() error) error {
+func (g *guestEnd) read(take func() []byte, each func([]byte) error, done func() error) error {
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	g.queue.EventRegister(&entry)
 	defer g.queue.EventUnregister(&entry)
 	for {
-		chunk := *chunks.Get().(*[]byte)
+		chunk := take()
 		w := tcpip.SliceWriter(chunk)
 		result, err := g.ep.Read(&w, tcpip.ReadOptions{})
 		var eachErr error

@@ -27,18 +27,19 @@ const (
 func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 	id := r.ID()
 	t := s.target("udp", addrOf(id.LocalAddress), id.LocalPort)
+	f := s.flows.begin(s.life, t)
+	if f == nil {
+		s.cfg.Log(t.event(banger.NetDenied, "the VM has too many UDP flows"))
+		return true
+	}
 	v := s.first(s.policy.Load(), t)
 	if v.Allowed && t.bound && t.port == 443 {
 		v = egress.Verdict{Reason: "QUIC hides the name it wants"}
 	}
 	if !v.Allowed {
+		s.flows.end(f)
 		s.cfg.Log(t.event(banger.NetDenied, v.Reason))
 		return false
-	}
-	f := s.flows.begin(s.life, t)
-	if f == nil {
-		s.cfg.Log(t.event(banger.NetDenied, "the VM has too many UDP flows"))
-		return true
 	}
 	var queue waiter.Queue
 	ep, err := r.CreateEndpoint(&queue)
@@ -54,7 +55,7 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) (handled bool) {
 func (s *Stack) serveUDP(f *flow, guest *guestEnd) {
 	defer s.flows.end(f)
 	defer guest.ep.Close()
-	conn, err := s.dial(f)
+	conn, err := s.open(f)
 	if err != nil {
 		s.failed(f, err)
 		return
@@ -83,7 +84,7 @@ func (s *Stack) datagramsOut(f *flow, guest *guestEnd, conn net.Conn, idle *idle
 	guest.queue.EventRegister(&entry)
 	defer guest.queue.EventUnregister(&entry)
 	for f.ctx.Err() == nil {
-		chunk := *chunks.Get().(*[]byte)
+		chunk := *largeChunks.Get().(*[]byte)
 		w := tcpip.SliceWriter(chunk)
 		result, err := guest.ep.Read(&w, tcpip.ReadOptions{})
 		b := chunk[:result.Count]
@@ -122,7 +123,7 @@ func (s *Stack) datagramsIn(f *flow, guest *guestEnd, conn *net.UDPConn, idle *i
 		var n int
 		var readErr error
 		err := raw.Read(func(fd uintptr) bool {
-			chunk = *chunks.Get().(*[]byte)
+			chunk = *largeChunks.Get().(*[]byte)
 			if n, readErr = syscall.Read(int(fd), chunk); readErr != nil {
 				putChunk(chunk)
 			}
