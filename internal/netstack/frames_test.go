@@ -18,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 const guestMAC = tcpip.LinkAddress("\x52\x54\x00\x01\x02\x03")
@@ -110,7 +111,7 @@ func tcpFrom(addr netip.Addr, flags header.TCPFlags) func([]byte) bool {
 // TestRaw sends what no guest's own TCP/IP would.
 func TestRaw(t *testing.T) {
 	g := newRawGuest(t, "full")
-	l, err := hostListener("127.0.0.1:8080")
+	l, err := testenv.ServeLine("127.0.0.1:8080", "host")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestFull(t *testing.T) {
 	}
 	// A server on the host's own addresses is not reached. (Loopback addresses no guest's stack sends out: see TestRaw.)
 	for _, addr := range []string{"203.0.113.1", "192.0.2.1", "2001:db8:1::1"} {
-		l, err := hostListener(net.JoinHostPort(addr, "8080"))
+		l, err := testenv.ServeLine(net.JoinHostPort(addr, "8080"), "host")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,13 +255,13 @@ func TestDenyList(t *testing.T) {
 
 func TestHostPort(t *testing.T) {
 	g := newGuest(t, "allow=host:8081")
-	l, err := hostListener("127.0.0.1:8081")
+	l, err := testenv.ServeLine("127.0.0.1:8081", "host")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	for _, host := range []string{"host.banger", Gateway4.String(), Gateway6.String()} {
-		if got, err := io.ReadAll(g.mustDial(host, 8081)); err != nil || string(got) != "host" {
+		if got, err := io.ReadAll(g.mustDial(host, 8081)); err != nil || string(got) != "host\n" {
 			t.Errorf("%s: %q, %v", host, got, err)
 		}
 	}

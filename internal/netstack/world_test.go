@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 
@@ -30,27 +29,6 @@ const (
 
 func worldServers() ([]netip.AddrPort, error) {
 	return []netip.AddrPort{netip.MustParseAddrPort(testenv.DNSAddr + ":53")}, nil
-}
-
-// hostListener is a server on the host's own side, which a guest must not reach.
-func hostListener(addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.WriteString(conn, "host")
-			}()
-		}
-	}()
-	return l, nil
 }
 
 var errPeer = errors.New("no such vm")
