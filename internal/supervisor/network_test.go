@@ -102,6 +102,7 @@ func TestNetworkAfterTakeOver(t *testing.T) {
 	w.orphan(true)
 	done := w.start(t.Context())
 	w.ready()
+	<-w.identified
 	exchange(t, w.guest(0).Network(), arpRequest())
 	w.client.Shutdown(t.Context(), 0)
 	w.finish(done)
@@ -123,6 +124,7 @@ func TestPeers(t *testing.T) {
 		return err
 	}
 	answered := func(err error) bool { return err != nil && strings.Contains(err.Error(), "connect to the guest") }
+	<-w.identified
 	go drainCard(w.guest(0).Network())
 	if err := dial("devbox"); !answered(err) {
 		t.Errorf("DialPeer = %v, want that the guest does not answer", err)
