@@ -52,6 +52,9 @@ func Mount(t testing.TB, image string, options ...string) (dir string, unmount f
 	unmount = func() {
 		if mounted {
 			mounted = false
+			// A mount namespace that was made meanwhile (mmdebstrap, systemd-nspawn) has the mount too, and keeps the file system
+			// from being written whole by umount alone.
+			_ = exec.Command("mount", "-o", "remount,ro", dir).Run() // what can't be read-only is busy: umount tells
 			Run(t, "umount", dir)
 		}
 	}
