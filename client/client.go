@@ -289,7 +289,10 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 	}
 	req.Header.Set(api.VersionHeader, strconv.Itoa(api.Version))
 	resp, err := c.http.Do(req)
-	if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
+	if onlyAsks(route) && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody() // never fails: it is in memory
+		}
 		resp, err = c.http.Do(req) // the daemon died as we connected; to ask again changes nothing
 	}
 	if err != nil {
@@ -305,6 +308,11 @@ func (c *Client) do(ctx context.Context, route, ref string, query url.Values, bo
 			Hint: "a daemon of another version may be running: banger daemon stop"}
 	}
 	return nil, wire.Decode()
+}
+
+// onlyAsks tells requests that change nothing.
+func onlyAsks(route string) bool {
+	return strings.HasPrefix(route, http.MethodGet+" ") || route == api.RouteVMResolve || route == api.RouteVMWait
 }
 
 // unavailable is what a broken conversation with the daemon means to the caller.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -182,7 +183,29 @@ func testKilledDaemon(t *testing.T) {
 }
 
 // A daemon that dies between the connection and the request is started again for a request that changes nothing.
+// A daemon that dies as it is asked is followed by another, which is asked again: with a body, too.
 func testDyingDaemon(t *testing.T) {
+	for name, ask := range map[string]func(*Client) error{
+		"status": func(c *Client) error {
+			status, err := c.Status(t.Context())
+			if err == nil && status.PID == 0 {
+				err = errors.New("no process")
+			}
+			return err
+		},
+		"resolve": func(c *Client) error {
+			found, err := c.ResolveVMs(t.Context(), []string{"nobody"})
+			if err == nil && (len(found) != 1 || found[0].Ref != "nobody") {
+				err = fmt.Errorf("resolved %+v", found)
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { askDying(t, ask) })
+	}
+}
+
+func askDying(t *testing.T, ask func(*Client) error) {
 	cfg := newConfig(t)
 	if err := cfg.Dir.Ensure(); err != nil {
 		t.Fatal(err)
@@ -197,9 +220,8 @@ func testDyingDaemon(t *testing.T) {
 	}
 	defer c.Close()
 	dying.Close()
-	status, err := c.Status(t.Context())
-	if err != nil || status.PID == 0 {
-		t.Errorf("Status = %+v, %v", status, err)
+	if err := ask(c); err != nil {
+		t.Error(err)
 	}
 	if err := c.Shutdown(t.Context(), false); err != nil {
 		t.Error(err)
