@@ -1,5 +1,5 @@
 // Command testsum runs the project's checks and tests and counts them: format, vet, the tests of all packages, those with
-// real guests by themselves, and a bounded time of each fuzz target. It prints what failed, why a test was skipped, and as
+// real guests by themselves, and a bounded time of each fuzz target. It prints what failed, what took longest, why a test was skipped, and as
 // its last line "N passed, N failed, N skipped", which it also writes to a file.
 package main
 
@@ -169,6 +169,7 @@ func onlyTimeIsUp(text string) bool {
 
 // finish prints what is worth telling last and writes the summary.
 func (r *report) finish(path string, start time.Time) error {
+	r.printSlow()
 	r.printSkips()
 	r.printFailures()
 	fmt.Fprintf(r.out, "took %s\n", time.Since(start).Round(time.Second))

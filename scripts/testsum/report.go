@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +29,21 @@ type report struct {
 	passed, failed int
 	skips          []string // name and reason
 	failures       []string // names
+	slow           []slowTest
 
 	packages map[string]*packageRun
 }
+
+// slowTest is a test that took long; what its subtests took is in it.
+type slowTest struct {
+	name    string
+	seconds float64
+}
+
+const (
+	slowSeconds = 5
+	mostSlow    = 20 // are told
+)
 
 type packageRun struct {
 	results map[string]string // action by test
@@ -99,6 +112,9 @@ func (r *report) take(e event) {
 			return
 		}
 		p.results[e.Test] = e.Action
+		if e.Elapsed >= slowSeconds && !strings.Contains(e.Test, "/") {
+			r.slow = append(r.slow, slowTest{strings.TrimPrefix(e.Package, "banger/") + " " + e.Test, e.Elapsed})
+		}
 		if e.Action == "fail" {
 			fmt.Fprintf(r.out, "%s %s:\n%s", e.Package, e.Test, p.text(e.Test))
 		}
@@ -178,6 +194,13 @@ func reason(output string) string {
 		return "no reason given"
 	}
 	return strings.Join(words, " ")
+}
+
+func (r *report) printSlow() {
+	slices.SortFunc(r.slow, func(a, b slowTest) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, t := range r.slow[:min(len(r.slow), mostSlow)] {
+		fmt.Fprintf(r.out, "slow  %s  %.0fs\n", t.name, t.seconds)
+	}
 }
 
 func (r *report) printSkips() {
