@@ -55,6 +55,7 @@ func newSSHUser(t *testing.T) sshUser {
 	}
 	u := sshUser{testenv.NewWorld(t)}
 	config := filepath.Join(u.User.Home, ".ssh", "config")
+	u.Must("ssh-config", "--uninstall") // of a run that was killed
 	before, beforeErr := os.ReadFile(config)
 	u.Must("ssh-config", "--install")
 	u.Must("ssh-config", "--install")
