@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -25,6 +26,9 @@ type Store struct {
 	db      *sql.DB
 	changes changes
 	queue   queue
+
+	mu   sync.Mutex
+	seen map[string]seenRow // by id, of the last List
 }
 
 // Open opens the database at path, makes it when it is missing, and applies the migrations it lacks.

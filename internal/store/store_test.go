@@ -362,3 +362,40 @@ func BenchmarkListThousand(b *testing.B) {
 		}
 	}
 }
+
+// A list is as the records are, also when the one before it is remembered.
+func TestListAfterChanges(t *testing.T) {
+	s := openTest(t)
+	for i := range 3 {
+		vm := banger.VM{ID: banger.VMID(fmt.Sprintf("%012x", i)), Spec: banger.VMSpec{Name: fmt.Sprint("vm", i)}, State: banger.StateCreating, CreatedAt: time.Unix(int64(i), 0)}
+		if err := s.Reserve(t.Context(), vm, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func() (all string) {
+		t.Helper()
+		list, err := s.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, vm := range list {
+			all += vm.Spec.Name + ":" + string(vm.State) + " "
+		}
+		return all
+	}
+	if got := names() + names(); got != "vm0:creating vm1:creating vm2:creating vm0:creating vm1:creating vm2:creating " {
+		t.Errorf("List() twice = %s", got)
+	}
+	if _, err := s.Update(t.Context(), "000000000001", func(vm *banger.VM) error {
+		vm.Spec.Name, vm.State = "renamed", banger.StateStopped
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "000000000000"); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); got != "renamed:stopped vm2:creating " {
+		t.Errorf("List() after changes = %s", got)
+	}
+}

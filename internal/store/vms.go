@@ -96,15 +96,37 @@ func (s *Store) List(ctx context.Context) ([]banger.VM, error) {
 		return nil, kinded(err)
 	}
 	defer rows.Close()
-	vms := []banger.VM{}
+	vms, seen := []banger.VM{}, map[string]seenRow{}
+	s.mu.Lock()
+	before := s.seen
+	s.mu.Unlock()
 	for rows.Next() {
-		vm, err := scanVM(rows)
-		if err != nil {
+		var id string
+		var row seenRow
+		if err := rows.Scan(&id, &row.name, &row.record); err != nil {
 			return nil, kinded(err)
 		}
-		vms = append(vms, vm)
+		if old, ok := before[id]; ok && old.name == row.name && old.record == row.record {
+			row = old
+		} else {
+			row.vm = decodeVM(id, row.name, row.record)
+		}
+		seen[id] = row
+		vms = append(vms, row.vm)
 	}
-	return vms, kinded(rows.Err())
+	if err := rows.Err(); err != nil {
+		return nil, kinded(err)
+	}
+	s.mu.Lock()
+	s.seen = seen
+	s.mu.Unlock()
+	return vms, nil
+}
+
+// seenRow is a row that List has decoded: most rows are the same the next time. Nobody changes what a VM of it points to.
+type seenRow struct {
+	name, record string
+	vm           banger.VM
 }
 
 // Get finds one VM by its name, its id, or a prefix of its id that no other VM has.
@@ -176,10 +198,15 @@ func scanVM(row interface{ Scan(...any) error }) (banger.VM, error) {
 	if err := row.Scan(&id, &name, &record); err != nil {
 		return banger.VM{}, err
 	}
+	return decodeVM(id, name, record), nil
+}
+
+// decodeVM gives a VM in state error for a record that can't be read.
+func decodeVM(id, name, record string) banger.VM {
 	var vm banger.VM
 	if err := json.Unmarshal([]byte(record), &vm); err != nil || string(vm.ID) != id {
 		return banger.VM{ID: banger.VMID(id), Spec: banger.VMSpec{Name: name}, State: banger.StateError,
-			LastError: fmt.Sprintf("its record in the database can't be read: %v", err)}, nil
+			LastError: fmt.Sprintf("its record in the database can't be read: %v", err)}
 	}
-	return vm, nil
+	return vm
 }
