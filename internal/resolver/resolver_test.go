@@ -133,7 +133,12 @@ func TestDnsmasq(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := packets.LocalAddr().(*net.UDPAddr).Port%20000 + 20000
+	free, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.LocalAddr().(*net.UDPAddr).Port
+	free.Close()
 	config := filepath.Join(t.TempDir(), "banger.conf")
 	if err := os.WriteFile(config, []byte(plan.Text), 0o644); err != nil {
 		t.Fatal(err)
