@@ -82,6 +82,12 @@ func TestCancelledRun(t *testing.T) {
 				return len(shown.Stages) > 0 && shown.Stages[len(shown.Stages)-1].Stage == "boot"
 			})
 			tc.end(w, op)
+			if tc.what == "daemon stop" && len(listVMs(w)) > 0 { // it ended within the time that operations get: whole
+				if out := w.Must("vm", "exec", "box", "--", "echo", "whole"); out != "whole\n" {
+					t.Errorf("the VM says %q", out)
+				}
+				w.Must("vm", "delete", "--force", "box")
+			}
 			if dirs := vmDirs(t, w); len(dirs) != 0 {
 				t.Errorf("left directories %v", dirs)
 			}
