@@ -81,6 +81,16 @@ func (v *guestView) path(name string) string { return filepath.Join(v.root, name
 
 func openView(t testing.TB, base, disk string) *FS {
 	t.Helper()
+	f, err := tryView(t, base, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// tryView is openView for disks that may be refused.
+func tryView(t testing.TB, base, disk string) (*FS, error) {
+	t.Helper()
 	var files [2]*os.File
 	var sizes [2]int64
 	for i, name := range []string{base, disk} {
@@ -95,11 +105,7 @@ func openView(t testing.TB, base, disk string) *FS {
 		}
 		files[i], sizes[i] = file, info.Size()
 	}
-	f, err := OpenFS(files[0], sizes[0], files[1], sizes[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
+	return OpenFS(files[0], sizes[0], files[1], sizes[1])
 }
 
 func rootOf(t testing.TB, f *FS) *Node {
