@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,7 +36,7 @@ func main() {
 	flag.BoolVar(&o.race, "race", false, "with the race detector, without guests")
 	flag.BoolVar(&o.only, "guests", false, "only the packages named as arguments, one after the other, and what -fuzz says")
 	flag.DurationVar(&o.fuzz, "fuzz", -1, "time for each fuzz target (10s; with -guests none)")
-	flag.DurationVar(&o.budget, "fuzz-budget", 4*time.Minute, "time for all fuzz targets together")
+	flag.DurationVar(&o.budget, "fuzz-budget", 3*time.Minute, "time for all fuzz targets together")
 	flag.StringVar(&o.summary, "summary", "build/test-summary", "file for the last line")
 	flag.Parse()
 	if o.fuzz < 0 {
@@ -141,17 +143,28 @@ func (r *report) fuzz(each, budget time.Duration) error {
 	if err != nil || len(targets) == 0 {
 		return err
 	}
-	each = min(each, budget/time.Duration(len(targets)))
+	// Each target has one processor, and there are as many at once.
+	at := runtime.NumCPU()
+	each = min(each, budget*time.Duration(at)/time.Duration(len(targets)))
+	turns := make(chan struct{}, at)
+	var running sync.WaitGroup
 	for _, t := range targets {
-		r.check("fuzz "+strings.TrimPrefix(t.pkg, "banger/")+" "+t.name, func() (string, error) {
-			text, err := command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.Round(time.Second/10).String(), "-fuzzminimizetime", "10x", t.pkg)
-			if err != nil && onlyTimeIsUp(text) {
-				err = nil
-			}
-			return text, err
+		turns <- struct{}{}
+		running.Go(func() {
+			defer func() { <-turns }()
+			r.check("fuzz "+strings.TrimPrefix(t.pkg, "banger/")+" "+t.name, func() (string, error) { return fuzz(t, each) })
 		})
 	}
+	running.Wait()
 	return nil
+}
+
+func fuzz(t target, each time.Duration) (string, error) {
+	text, err := command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.Round(time.Second/10).String(), "-fuzzminimizetime", "10x", "-parallel", "1", t.pkg)
+	if err != nil && onlyTimeIsUp(text) {
+		err = nil
+	}
+	return text, err
 }
 
 // onlyTimeIsUp reports whether a fuzz target failed because a worker was late when its time was up, and for nothing else:

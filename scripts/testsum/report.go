@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -25,6 +26,7 @@ type event struct {
 
 // report counts results. A test that has subtests counts by them.
 type report struct {
+	mu             sync.Mutex // of checks, which may run at the same time
 	out            io.Writer
 	passed, failed int
 	skips          []string // name and reason
@@ -59,6 +61,8 @@ func (r *report) check(name string, run func() (string, error)) {
 	start := time.Now()
 	text, err := run()
 	took := time.Since(start).Seconds()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err == nil {
 		r.passed++
 		fmt.Fprintf(r.out, "ok    %s  %.1fs\n", name, took)

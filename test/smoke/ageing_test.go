@@ -88,6 +88,7 @@ func TestFollowLogs(t *testing.T) {
 
 // A VM with a time to live goes when that is over, whether it runs or not, and whatever becomes of the daemon meanwhile.
 func TestTimeToLive(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak") // it waits for minutes
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "runs", "--ttl", "40s", "--", "true")
 	w.Must("vm", "create", "--name", "off", "--ttl", "20s")
@@ -103,6 +104,7 @@ func TestTimeToLive(t *testing.T) {
 
 // A VM that nobody uses is stopped, with its disk kept; one with a shell open is not.
 func TestStopIdle(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak") // it waits for minutes
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "lazy", "--stop-idle", "1m", "--", "sh", "-c", "echo kept >/root/file; sync")
 	w.Must("vm", "run", "--name", "used", "--stop-idle", "1m", "--", "true")

@@ -68,6 +68,7 @@ func describeVM(t *testing.T, w *testenv.World, from string) []string {
 
 // What is read of a stopped machine's disk is what its guest saw: the agent's own view through its kernel is the judge.
 func TestFilesOfAStoppedVM(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox")
 	w.Must("vm", "start", "devbox")
@@ -120,6 +121,7 @@ func copyLines(t *testing.T, dir string) []string {
 }
 
 func TestCopyBothWays(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--disk-size", "4G")
 	w.Must("vm", "start", "devbox")
@@ -267,6 +269,7 @@ func sum(t *testing.T, path string) string {
 
 // A copy that is interrupted, or finds no space, leaves nothing of itself on either side.
 func TestCopyLeavesNothing(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--disk-size", "256M")
 	w.Must("vm", "start", "devbox")
@@ -344,4 +347,32 @@ func (u *untilText) Write(p []byte) (int, error) {
 		u.found()
 	}
 	return len(p), nil
+}
+
+// TestCopyFiles copies a small tree each way, while the machine runs and while it does not.
+func TestCopyFiles(t *testing.T) {
+	w := testenv.NewWorld(t)
+	w.Must("vm", "create", "--name", "devbox")
+	w.Must("vm", "start", "devbox")
+	dir := filepath.Join(w.User.Dir(t), "tree")
+	userFile(t, w, filepath.Join(dir, "a/b"), "content")
+	if err := os.Symlink("a/b", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{"running", "stopped"} {
+		r := w.Run("vm", "cp", dir, "devbox:/srv/"+state)
+		wantStatus(t, r, 0)
+		if state == "stopped" != strings.Contains(r.Stderr, "started without its own init") {
+			t.Errorf("%s: %s", state, r.Stderr)
+		}
+		back := filepath.Join(w.User.Dir(t), state)
+		w.Must("vm", "cp", "devbox:/srv/"+state, back)
+		if content, err := os.ReadFile(filepath.Join(back, "link")); err != nil || string(content) != "content" {
+			t.Errorf("%s: it came back as %q, %v", state, content, err)
+		}
+		if got := showVM(w, "devbox").State; string(got) != state {
+			t.Errorf("after the copy it is %s, want %s", got, state)
+		}
+		w.Must("vm", "stop", "devbox")
+	}
 }
