@@ -159,6 +159,9 @@ func startInit(steps []banger.Timing) error {
 	if err := ensureMachineID(machineIDFile); err != nil {
 		logf("machine id: %v", err)
 	}
+	if err := maskStaticNodes("/run/systemd/system", "/bin/kmod", "/usr/bin/kmod"); err != nil {
+		logf("%s: %v", staticNodes, err)
+	}
 	timings, err := json.Marshal(steps)
 	if err != nil {
 		return err

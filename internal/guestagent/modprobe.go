@@ -38,6 +38,23 @@ type modprobeArgs struct {
 	dry    bool
 }
 
+// staticNodes is systemd's service that runs kmod for the nodes of modules that are not loaded yet; the agent makes those itself.
+const staticNodes = "kmod-static-nodes.service"
+
+// maskStaticNodes keeps systemd from starting that service in an image without kmod, where it would fail. units is where the units
+// of this boot are; programs are where kmod may be.
+func maskStaticNodes(units string, programs ...string) error {
+	for _, program := range programs {
+		if checkExecutable(program) == nil {
+			return nil
+		}
+	}
+	if err := os.MkdirAll(units, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink("/dev/null", filepath.Join(units, staticNodes)) // masked: systemd.unit(5)
+}
+
 // parseModprobe reads what follows the program's name. The kernel calls it with "-q -- <module or alias>".
 func parseModprobe(args []string) (m modprobeArgs, err error) {
 	all, options := false, true

@@ -1,6 +1,8 @@
 package guestagent
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -52,4 +54,24 @@ func FuzzParseModprobe(f *testing.F) {
 			t.Errorf("parseModprobe(%q) = %+v", args, m)
 		}
 	})
+}
+
+func TestMaskStaticNodes(t *testing.T) {
+	dir := t.TempDir()
+	kmod, units := filepath.Join(dir, "kmod"), filepath.Join(dir, "run/systemd/system")
+	if err := os.WriteFile(kmod, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := maskStaticNodes(units, filepath.Join(dir, "none"), kmod); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(units); !os.IsNotExist(err) {
+		t.Errorf("with kmod: %v, want nothing made", err)
+	}
+	if err := maskStaticNodes(units, filepath.Join(dir, "none")); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(filepath.Join(units, staticNodes)); err != nil || to != "/dev/null" {
+		t.Errorf("without kmod: a link to %q, %v, want /dev/null", to, err)
+	}
 }
