@@ -122,6 +122,7 @@ func freeze(t *testing.T, pid int) {
 
 // Another version of the daemon takes over while a command runs, and the machine that the old one started serves on.
 func TestUpgradeDuringACommand(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak") // it builds the programs twice
 	w := testenv.NewWorld(t)
 	w.CopyBin()
 	w.Must("vm", "run", "--name", "stream", "--", "true")
