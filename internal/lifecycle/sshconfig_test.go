@@ -10,14 +10,12 @@ import (
 
 	"banger"
 	"banger/internal/statedir"
+	"banger/internal/testenv"
 )
 
 // OpenSSH itself says what it reads in the file, for paths with everything that has a meaning there.
 func TestSSHConfig(t *testing.T) {
-	ssh, err := exec.LookPath("ssh")
-	if err != nil {
-		t.Skip("needs ssh")
-	}
+	ssh := testenv.RequireTool(t, "ssh")
 	root := filepath.Join(t.TempDir(), `it's 100% "mine" $HOME`)
 	dir := statedir.Dir{Root: root}
 	vm := banger.VM{ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}, Accel: "tcg"}

@@ -39,7 +39,7 @@ func TestHostWithoutApt(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
 	nspawn := testenv.RequireTool(t, "systemd-nspawn")
 	if os.Getuid() != 0 {
-		t.Skip("needs root: makes the root file system of another host")
+		testenv.Skip(t, "root")
 	}
 	w := testenv.NewWorld(t)
 	var kernels []struct{ Source, Version string }
