@@ -60,7 +60,7 @@ func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 	origin.MaxUntracked = MaxSaved
 	c, err := Fetch(ctx, guest, record.GuestPath, s.Dir, origin)
 	if errors.Is(err, banger.ErrNotFound) {
-		return nil, nil, nil // the guest has removed it
+		return nil, nil, checkGone(ctx, guest, record.GuestPath)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -88,6 +88,20 @@ func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 	}
 	save.Bytes, save.Notices = info.Size(), c.Notices
 	return c.Nested, save, s.write(*save)
+}
+
+// checkGone makes sure that the guest has removed a repository with its files. Errors: ErrConflict for files without a repository.
+func checkGone(ctx context.Context, guest Guest, root string) error {
+	for node, err := range guest.walk(ctx, root) {
+		if errors.Is(err, banger.ErrNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("its .git is gone, but %.100q is there", node.path), Hint: "copy the files out: banger vm cp"}
+		}
+		return err
+	}
+	return nil
 }
 
 func (s Saves) write(save banger.Autosave) error {

@@ -108,3 +108,23 @@ func TestTooMuchToSave(t *testing.T) {
 		t.Errorf("Fetch() = %v", err)
 	}
 }
+
+// Files whose repository is gone are nothing that may go unseen; a directory that is gone is.
+func TestKeepWithoutRepository(t *testing.T) {
+	host, guest, origin := workedOn(t)
+	record := Record{Workspace: banger.Workspace{GuestPath: guest, HostPath: host, Head: origin.Base, Packs: origin.Packs}, Sent: origin.Sent}
+	saves := Saves{Dir: t.TempDir()}
+	vm := banger.VM{ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}}
+	if err := os.RemoveAll(filepath.Join(guest, ".git")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := saves.Keep(t.Context(), local(nil), vm, record, time.Now()); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("Keep() of files without .git = %v, want ErrConflict", err)
+	}
+	if err := os.RemoveAll(guest); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := saves.Keep(t.Context(), local(nil), vm, record, time.Now()); err != nil || len(kept) > 0 {
+		t.Errorf("Keep() of nothing = %v, %v", kept, err)
+	}
+}
