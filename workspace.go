@@ -18,8 +18,6 @@ type Workspace struct {
 	Head       string    `json:"head,omitempty"`
 	Branch     string    `json:"branch,omitempty"` // that the guest began with
 	Packs      []string  `json:"packs,omitempty"`  // files in the guest's objects/pack that the host sent
-	User       string    `json:"user,omitempty"`   // owner in the guest
-	Git        bool      `json:"git"`              // false: plain files
 	PreparedAt time.Time `json:"prepared_at"`
 }
 

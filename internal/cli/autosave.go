@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -182,7 +181,7 @@ func (a *app) autosavePrune() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&req.Age, "older-than", 30*24*time.Hour, "what is `older`")
+	cmd.Flags().DurationVar(&req.Age, "older-than", workspace.SavesKept, "what is `older`")
 	cmd.Flags().BoolVar(&req.All, "all", false, "also what is in no repository yet")
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "only tell what would go")
 	_ = cmd.RegisterFlagCompletionFunc("older-than", cobra.NoFileCompletions)

@@ -10,6 +10,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/disk"
 	"banger/internal/transfer"
+	"banger/internal/workspace"
 )
 
 // Saves is the work of deleted VMs.
@@ -18,9 +19,6 @@ type Saves interface {
 	Landed(ref string) (banger.Autosave, error)
 	Prune(now time.Time, age time.Duration, all, dryRun bool) ([]banger.Autosave, error)
 }
-
-// savesKept is how old an autosave is that goes when nothing else is asked for.
-const savesKept = 30 * 24 * time.Hour
 
 func (s *Server) saveRoutes(mux *http.ServeMux) {
 	mux.HandleFunc(api.RouteSaveList, versioned(s, answer(s, func(*http.Request) (any, error) {
@@ -39,7 +37,7 @@ func (s *Server) pruneSaves(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		if req.Age == 0 {
-			req.Age = savesKept
+			req.Age = workspace.SavesKept
 		}
 		if req.Age < 0 {
 			return nil, banger.Invalidf("age %s: want a positive time", req.Age)

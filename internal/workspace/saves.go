@@ -49,7 +49,7 @@ func (s Saves) Keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 			kept = append(kept, *save)
 		}
 		for _, name := range nested {
-			todo = append(todo, Record{Workspace: banger.Workspace{GuestPath: guestPath(one.GuestPath, name), HostPath: path.Join(one.HostPath, name), Git: true}})
+			todo = append(todo, Record{Workspace: banger.Workspace{GuestPath: guestPath(one.GuestPath, name), HostPath: path.Join(one.HostPath, name)}})
 		}
 	}
 	return kept, nil

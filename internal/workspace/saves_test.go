@@ -18,7 +18,7 @@ func TestSaves(t *testing.T) {
 	writeFile(t, filepath.Join(dep, "x"), "x")
 	gitIn(t, dep, "init", "-q")
 	commit(t, dep, "nested work")
-	record := Record{Workspace: banger.Workspace{GuestPath: guest, HostPath: host, Head: origin.Base, Packs: origin.Packs, Git: true}, Sent: origin.Sent}
+	record := Record{Workspace: banger.Workspace{GuestPath: guest, HostPath: host, Head: origin.Base, Packs: origin.Packs}, Sent: origin.Sent}
 	vm := banger.VM{ID: "0123456789ab", Spec: banger.VMSpec{Name: "devbox"}}
 	saves := Saves{Dir: filepath.Join(t.TempDir(), "autosave")}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -32,7 +32,7 @@ func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, sent func
 		return Record{}, &banger.Error{Op: "send to", Subject: dest, Err: err}
 	}
 	r := Record{Workspace: banger.Workspace{GuestPath: dest, HostPath: s.plan.Repo.Root, Name: path.Base(s.plan.Repo.Root), Head: s.plan.Start, Branch: s.plan.branch(),
-		Git: true, PreparedAt: time.Now().UTC()}, Sent: s.sent}
+		PreparedAt: time.Now().UTC()}, Sent: s.sent}
 	if s.pack.path != "" {
 		r.Packs = []string{s.pack.name() + ".pack"}
 	}
