@@ -34,7 +34,7 @@ func TestSum(t *testing.T) {
 	if err := img.Sum(ctx, func(int64) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Sum cancelled: %v", err)
 	}
-	for what, change := range map[string][]string{"touched": {"touch", path}, "cut": {"truncate", "-s", "12M", path}} {
+	for _, change := range [][]string{{"touch", path}, {"truncate", "-s", "12M", path}} { // what is cut can't be opened again
 		if img, err = Open(path); err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestSum(t *testing.T) {
 			}
 		})
 		if !errors.Is(err, banger.ErrConflict) || img.ID.SHA256 != "" {
-			t.Errorf("%s: Sum = %v, %q", what, err, img.ID.SHA256)
+			t.Errorf("%v: Sum = %v, %q", change, err, img.ID.SHA256)
 		}
 		img.Close()
 	}
