@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/client"
+	"banger/internal/api"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/resolver"
@@ -129,16 +130,20 @@ func (a *app) namesNow(ctx context.Context) (server string, hosts []resolver.Hos
 		return "", nil, err
 	}
 	defer c.Close()
-	status, err := c.Status(ctx)
-	if err != nil {
-		return "", nil, err
+	status, hosts, err := namesOf(ctx, c)
+	if err == nil && status.DNS == "" {
+		err = &banger.Error{Kind: banger.ErrUnavailable, Op: "set up names", Err: errors.New("the daemon does not answer for names"), Hint: "see its log: " + status.Log}
 	}
-	if status.DNS == "" {
-		return "", nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "set up names", Err: errors.New("the daemon does not answer for names"), Hint: "see its log: " + status.Log}
+	return status.DNS, hosts, err
+}
+
+func namesOf(ctx context.Context, c *client.Client) (status api.Status, hosts []resolver.Host, err error) {
+	if status, err = c.Status(ctx); err != nil {
+		return status, nil, err
 	}
 	vms, err := c.ListVMs(ctx)
 	if err != nil {
-		return "", nil, err
+		return status, nil, err
 	}
 	for _, vm := range vms {
 		if vm.State != banger.StateRunning {
@@ -152,7 +157,7 @@ func (a *app) namesNow(ctx context.Context) (server string, hosts []resolver.Hos
 			hosts = append(hosts, resolver.Host{Name: vm.Spec.Name, Address: run.Address})
 		}
 	}
-	return status.DNS, hosts, nil
+	return status, hosts, nil
 }
 
 // asRoot does it, when we are root, or has sudo run banger with args.
@@ -184,7 +189,7 @@ func (a *app) tellResolves(ctx context.Context, hosts []resolver.Host) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	name := hosts[0].Name + hostSuffix
-	got, err := net.DefaultResolver.LookupHost(ctx, name)
+	got, err := getent(ctx, name)
 	if err != nil {
 		a.notice("%s does not resolve yet: %v", name, err)
 		return

@@ -115,11 +115,10 @@ func (a *app) showSSHConfig(path, own string) error {
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
-		return &banger.Error{Kind: banger.ErrUnavailable, Op: "read", Subject: path, Err: err}
+	_, installed, err := readSSHConfig(path, line)
+	if err != nil {
+		return err
 	}
-	installed := fence.Has(string(text)) && strings.Contains(string(text), line+"\n")
 	if a.json {
 		return a.printJSON(map[string]any{"path": own, "include": line, "user_config": path, "installed": installed})
 	}
@@ -128,4 +127,16 @@ func (a *app) showSSHConfig(path, own string) error {
 		state = "yes"
 	}
 	return table(a.Out, [][]string{{"file", own}, {"line", line}, {"in " + path, state}})
+}
+
+// readSSHConfig reads the user's file, through a symbolic link too, and tells whether it has the line.
+func readSSHConfig(path, line string) (text string, included bool, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return "", false, &banger.Error{Kind: banger.ErrUnavailable, Op: "read", Subject: path, Err: err}
+	}
+	for l := range strings.Lines(string(b)) {
+		included = included || strings.TrimSpace(l) == line
+	}
+	return string(b), included, nil
 }

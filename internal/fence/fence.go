@@ -97,40 +97,23 @@ func Remove(text string) (string, error) {
 // an empty text, made with perm; one that becomes empty is removed. changed is false when there was nothing to do.
 // Errors: ErrRefused, and the file is left alone, when it is a symbolic link, no regular file, or not ours to write.
 func Edit(path string, perm fs.FileMode, change func(text string) (string, error)) (changed bool, err error) {
-	refuse := func(format string, args ...any) (bool, error) {
-		return false, &banger.Error{Kind: banger.ErrRefused, Op: "edit", Subject: path, Err: fmt.Errorf(format, args...)}
-	}
-	info, err := os.Lstat(path)
-	missing := errors.Is(err, fs.ErrNotExist)
-	var old []byte
-	switch {
-	case missing:
-	case err != nil:
-		return refuse("%w", err)
-	case info.Mode()&fs.ModeSymlink != 0:
-		return refuse("it is a symbolic link, which is left alone")
-	case !info.Mode().IsRegular():
-		return refuse("it is no regular file")
-	case info.Size() > maxFile:
-		return refuse("it has more than %s", banger.FormatSize(maxFile))
-	default:
-		perm = info.Mode().Perm()
-		if old, err = os.ReadFile(path); err == nil {
-			err = unix.Access(path, unix.W_OK)
-		}
-		if err != nil {
-			return refuse("%w", err)
-		}
-	}
-	text, err := change(string(old))
+	old, info, err := open(path)
 	if err != nil {
-		return refuse("%w", err)
+		return false, err
 	}
-	if text == string(old) {
+	missing := info == nil
+	if !missing {
+		perm = info.Mode().Perm()
+	}
+	text, err := change(old)
+	if err != nil {
+		return false, refuse(path, err)
+	}
+	if text == old {
 		return false, nil
 	}
 	if now, statErr := os.Lstat(path); !missing && (statErr != nil || !now.ModTime().Equal(info.ModTime()) || now.Size() != info.Size()) {
-		return refuse("it has been changed just now")
+		return false, refuse(path, errors.New("it has been changed just now"))
 	}
 	if text == "" {
 		err = errors.Join(os.Remove(path), atomicfile.SyncDir(filepath.Dir(path)))
@@ -138,9 +121,50 @@ func Edit(path string, perm fs.FileMode, change func(text string) (string, error
 		err = keepOwner(path, info)
 	}
 	if err != nil {
-		return refuse("%w", err)
+		return false, refuse(path, err)
 	}
 	return true, nil
+}
+
+// Check says why Edit would leave the file at path alone. Errors: ErrRefused.
+func Check(path string) error {
+	text, _, err := open(path)
+	if err == nil {
+		if _, err = Remove(text); err != nil {
+			err = refuse(path, err)
+		}
+	}
+	return err
+}
+
+func refuse(path string, err error) error {
+	return &banger.Error{Kind: banger.ErrRefused, Op: "edit", Subject: path, Err: err}
+}
+
+// open reads a file that is to be edited. A missing one has no info. Errors: ErrRefused.
+func open(path string) (text string, info fs.FileInfo, err error) {
+	info, err = os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil, nil
+	case err != nil:
+	case info.Mode()&fs.ModeSymlink != 0:
+		err = errors.New("it is a symbolic link, which is left alone")
+	case !info.Mode().IsRegular():
+		err = errors.New("it is no regular file")
+	case info.Size() > maxFile:
+		err = fmt.Errorf("it has more than %s", banger.FormatSize(maxFile))
+	default:
+		var old []byte
+		if old, err = os.ReadFile(path); err == nil {
+			err = unix.Access(path, unix.W_OK)
+		}
+		text = string(old)
+	}
+	if err != nil {
+		return "", nil, refuse(path, err)
+	}
+	return text, info, nil
 }
 
 // keepOwner gives the new file to whom the old one belonged, when root has made it.

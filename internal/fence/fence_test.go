@@ -80,6 +80,15 @@ func TestEdit(t *testing.T) {
 		if _, err := Edit(path, 0o600, put); !errors.Is(err, banger.ErrRefused) {
 			t.Errorf("Edit(%s) = %v, want ErrRefused", path, err)
 		}
+		if err := Check(path); !errors.Is(err, banger.ErrRefused) != strings.Contains(path, "none") {
+			t.Errorf("Check(%s) = %v", path, err)
+		}
+	}
+	if err := Check(path); err != nil {
+		t.Errorf("Check of a file that can be edited = %v", err)
+	}
+	if err := errors.Join(os.WriteFile(path, []byte(begin+"\nB\n"), 0o600), Check(path)); !errors.Is(err, banger.ErrRefused) {
+		t.Errorf("Check of a damaged file = %v, want ErrRefused", err)
 	}
 	if target, err := os.Readlink(link); err != nil || target != path {
 		t.Errorf("the link leads to %q, %v", target, err)

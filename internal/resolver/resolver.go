@@ -148,6 +148,24 @@ func (p Plan) run(ctx context.Context, run func(ctx context.Context, argv ...str
 	return nil
 }
 
+// Installed finds what is in place on the host below root; current says that it leads to server. Errors: ErrNotFound when nothing is.
+func Installed(root string, server netip.AddrPort) (plan Plan, current bool, err error) {
+	for _, method := range Methods {
+		if plan, err = For(method, server, nil); err != nil {
+			return plan, false, err
+		}
+		text, err := os.ReadFile(filepath.Join(root, plan.File))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), method == Hosts && err == nil && !fence.Has(string(text)):
+		case err != nil:
+			return plan, false, &banger.Error{Kind: banger.ErrUnavailable, Op: "read", Subject: plan.File, Err: err}
+		default:
+			return plan, method == Hosts || string(text) == plan.Text, nil
+		}
+	}
+	return plan, false, banger.ErrNotFound
+}
+
 // Uninstall takes back whatever any method has put in place.
 func Uninstall(ctx context.Context, root string, run func(ctx context.Context, argv ...string) error) error {
 	var failed []error

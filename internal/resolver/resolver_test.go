@@ -87,6 +87,12 @@ func TestInstall(t *testing.T) {
 			if !strings.Contains(plan.Script(), want) {
 				t.Errorf("the script lacks %q: %s", want, plan.Script())
 			}
+			if got, current, err := Installed(root, server); err != nil || got.Method != method || !current {
+				t.Errorf("Installed = %+v, %v, %v, want %s", got, current, err, method)
+			}
+			if _, current, err := Installed(root, netip.AddrPortFrom(server.Addr(), 1)); err != nil || current != (method == Hosts) {
+				t.Errorf("Installed for another server = %v, %v", current, err)
+			}
 			ran = nil
 			if err := Uninstall(t.Context(), root, run); err != nil {
 				t.Fatal(err)
@@ -96,6 +102,9 @@ func TestInstall(t *testing.T) {
 			}
 			if text, err := os.ReadFile(filepath.Join(root, "etc/hosts")); err != nil || string(text) != hosts {
 				t.Errorf("after Uninstall /etc/hosts is %q, %v", text, err)
+			}
+			if got, _, err := Installed(root, server); !errors.Is(err, banger.ErrNotFound) {
+				t.Errorf("after Uninstall Installed = %+v, %v", got, err)
 			}
 			if len(ran) != len(plan.Commands) {
 				t.Errorf("Uninstall ran %q, want %q", ran, plan.Commands)

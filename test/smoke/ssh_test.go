@@ -80,6 +80,9 @@ func TestSSH(t *testing.T) {
 	wantStatus(t, u.run(t, "", "ssh", "nothere.vm", "true"), 255, "nothere", "not found")
 	wantStatus(t, u.Run("vm", "ssh", "--start", "devbox", "--", "sh", "-c", "echo 'in the  guest'; exit 7"), 7)
 
+	if out := u.Run("doctor").Stdout; !strings.Contains(out, "ssh NAME.vm works") {
+		t.Errorf("doctor does not say that ssh works:\n%s", out)
+	}
 	t.Run("commands", func(t *testing.T) {
 		if out := u.must(t, "", "ssh", "devbox.vm", "hostname; id -un; echo $SHELL"); out != "devbox\nroot\n/bin/bash\n" {
 			t.Errorf("ssh devbox.vm = %q", out)

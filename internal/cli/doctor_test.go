@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/fence"
+	"banger/internal/hostcheck"
+	"banger/internal/proc"
+	"banger/internal/resolver"
+	"banger/internal/testenv"
+)
+
+func wantCheck(t *testing.T, what string, got hostcheck.Check, status hostcheck.Status, details, hint string) {
+	t.Helper()
+	if got.Status != status || !strings.Contains(got.Details, details) || !strings.Contains(got.Hint, hint) || hint == "" && got.Hint != "" {
+		t.Errorf("%s: %+v, want %s with %q and the hint %q", what, got, status, details, hint)
+	}
+}
+
+func TestNamesCheck(t *testing.T) {
+	usual, other := netip.MustParseAddrPort("127.0.0.1:42069"), netip.MustParseAddrPort("127.0.0.1:40001")
+	devbox := resolver.Host{Name: "devbox", Address: netip.MustParseAddr("127.88.1.2")}
+	answers := func(text string, err error) func(context.Context, string) ([]string, error) {
+		return func(_ context.Context, name string) ([]string, error) {
+			if name != "devbox.vm" {
+				return nil, errors.New(name + " was asked for")
+			}
+			return strings.Fields(text), err
+		}
+	}
+	missing := &banger.Error{Kind: banger.ErrUnavailable, Op: "find program", Subject: "getent", Hint: "install it"}
+	for _, tc := range []struct {
+		what      string
+		installed resolver.Method
+		at        netip.AddrPort // what is installed
+		server    netip.AddrPort
+		running   bool
+		getent    func(context.Context, string) ([]string, error)
+		status    hostcheck.Status
+		details   string
+		hint      string
+	}{
+		{"not set up", "", usual, usual, true, nil, hostcheck.Pass, "do not ask yet", "banger dns setup --install"},
+		{"not set up, port taken", "", usual, other, true, nil, hostcheck.Warn, "42069 was taken by thief (process 7)", "banger daemon stop"},
+		{"another port", resolver.Resolved, usual, other, true, nil, hostcheck.Warn, "banger.conf leads elsewhere", "banger dns setup --install"},
+		{"an old port", resolver.Dnsmasq, other, usual, true, nil, hostcheck.Warn, "does not lead to 127.0.0.1:42069", "banger dns setup --install"},
+		{"another port, as set up", resolver.Resolved, other, other, true, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves", ""},
+		{"nothing runs", resolver.Resolved, usual, usual, false, nil, hostcheck.Pass, "it shows when a VM runs", ""},
+		{"works", resolver.Resolved, usual, usual, true, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves to 127.88.1.2 by systemd-resolved", ""},
+		{"works by hosts", resolver.Hosts, usual, usual, true, answers("::1 127.88.1.2", nil), hostcheck.Pass, "by hosts", ""},
+		{"no answer", resolver.Resolved, usual, usual, true, answers("", errors.New("exit status 2")), hostcheck.Fail, "exit status 2", "systemctl restart systemd-resolved"},
+		{"an old address", resolver.Hosts, usual, usual, true, answers("127.88.9.9", nil), hostcheck.Fail, "127.88.9.9, want 127.88.1.2", "banger dns setup --install"},
+		{"no getent", resolver.Resolved, usual, usual, true, answers("", missing), hostcheck.Warn, "getent", "install it"},
+	} {
+		root := t.TempDir()
+		if tc.installed != "" {
+			plan, err := resolver.For(tc.installed, tc.at, []resolver.Host{devbox})
+			if err == nil {
+				err = errors.Join(os.MkdirAll(filepath.Join(root, "etc"), 0o755), plan.Install(t.Context(), root, func(context.Context, ...string) error { return nil }))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		names := hostNames{root: root, server: tc.server, getent: tc.getent, owner: func(netip.Addr, uint16) string { return "thief (process 7)" }}
+		if tc.running {
+			names.hosts = []resolver.Host{devbox}
+		}
+		wantCheck(t, tc.what, names.check(t.Context()), tc.status, tc.details, tc.hint)
+	}
+}
+
+// OpenSSH's own client judges.
+func TestSSHCheck(t *testing.T) {
+	testenv.RequireTool(t, "ssh")
+	const own = "Host devbox.vm\n    User dev\nHost *.vm\n    ProxyCommand banger ssh-proxy %h\n"
+	for _, tc := range []struct {
+		what    string
+		plant   func(s *hostSSH) error
+		status  hostcheck.Status
+		details string
+		hint    string
+	}{
+		{"installed", func(*hostSSH) error { return nil }, hostcheck.Pass, "works", ""},
+		{"installed, no VM", func(s *hostSSH) error { s.vms = nil; return nil }, hostcheck.Pass, "0 VMs", ""},
+		{"no file", func(s *hostSSH) error { return os.Remove(s.path) }, hostcheck.Pass, "not known", "banger ssh-config --install"},
+		{"another directory's", func(s *hostSSH) error { s.own += "2"; return nil }, hostcheck.Warn, "another state directory", "banger ssh-config --install"},
+		{"banger's file is gone", func(s *hostSSH) error { return os.Remove(s.own) }, hostcheck.Fail, "no such file", "banger daemon stop"},
+		{"banger's file is old", func(s *hostSSH) error { s.vms = []string{"devbox", "new"}; return nil }, hostcheck.Fail, "does not know new.vm", "banger daemon stop"},
+		{"below another host", func(s *hostSSH) error { return prepend(s.path, "Host elsewhere\n  User me\n") }, hostcheck.Fail, "other settings", "ssh-config --install"},
+		{"spoiled", func(s *hostSSH) error { return prepend(s.path, "Nonsense yes\n") }, hostcheck.Fail, "exit status 255", "repair"},
+		{"damaged markers", func(s *hostSSH) error {
+			text, err := os.ReadFile(s.path)
+			return errors.Join(err, os.WriteFile(s.path, text[:bytes.IndexByte(text, '\n')+1], 0o600))
+		}, hostcheck.Warn, "without its last", `Include "`},
+		{"a link without the line", func(s *hostSSH) error {
+			return errors.Join(os.WriteFile(s.own+".dotfiles", nil, 0o600), os.Remove(s.path), os.Symlink(s.own+".dotfiles", s.path))
+		}, hostcheck.Warn, "symbolic link", `Include "`},
+		{"a link with the line", func(s *hostSSH) error {
+			return errors.Join(os.Rename(s.path, s.own+".dotfiles"), os.Symlink(s.own+".dotfiles", s.path))
+		}, hostcheck.Pass, "works", ""},
+		{"a directory", func(s *hostSSH) error { return errors.Join(os.Remove(s.path), os.Mkdir(s.path, 0o700)) }, hostcheck.Fail, "directory", "chmod"},
+		{"no ssh", func(s *hostSSH) error {
+			s.settings = func(context.Context, string) (string, error) {
+				return "", &banger.Error{Kind: banger.ErrUnavailable, Op: "find program", Subject: "ssh", Hint: "install it"}
+			}
+			return nil
+		}, hostcheck.Fail, "ssh", "install it"},
+	} {
+		dir := t.TempDir()
+		s := hostSSH{path: filepath.Join(dir, "config"), own: filepath.Join(dir, "ssh_config"), vms: []string{"devbox"}}
+		s.settings = func(ctx context.Context, host string) (string, error) {
+			var out bytes.Buffer
+			err := proc.Run(ctx, proc.Command{Path: "ssh", Args: []string{"-F", s.path, "-G", host}, Stdout: &out})
+			return out.String(), err
+		}
+		line, err := includeLine(s.own)
+		if err == nil {
+			_, err = fence.Edit(s.path, 0o600, func(text string) (string, error) { return fence.Put(text, undoSSHConfig, line+"\n") })
+		}
+		if err == nil {
+			err = os.WriteFile(s.own, []byte("# head\n"+own), 0o600)
+		}
+		if err == nil {
+			err = tc.plant(&s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCheck(t, tc.what, s.check(t.Context()), tc.status, tc.details, tc.hint)
+	}
+}
+
+func prepend(path, text string) error {
+	old, err := os.ReadFile(path)
+	return errors.Join(err, os.WriteFile(path, []byte(text+string(old)), 0o600))
+}
