@@ -37,7 +37,7 @@ func (n *names) serve() {
 	if n.dns, err = dns.Listen(dns.Config{Lookup: n.address, Log: n.log}, dns.DefaultPort); err != nil {
 		n.log.Warn("names of VMs", "err", err)
 	}
-	if n.http, err = entry.Listen(entry.Config{Dial: n.dial, Log: n.log}, entry.DefaultPort); err != nil {
+	if n.http, err = entry.Listen(entry.Config{Find: n.find, Dial: n.dial, Log: n.log}, entry.DefaultPort); err != nil {
 		n.log.Warn("HTTP entry", "err", err)
 	}
 }
@@ -62,27 +62,32 @@ func (n *names) addresses() (dns, http string) {
 	return dns, http
 }
 
-// running finds a running VM by its exact name. Errors: ErrNotFound; ErrConflict.
-func (n *names) running(ctx context.Context, name string) (machine.Client, error) {
+// find finds a running VM by its exact name. Errors: ErrNotFound; ErrConflict.
+func (n *names) find(ctx context.Context, name string) (banger.VMID, error) {
 	vm, err := n.get(ctx, name)
 	if err != nil || vm.Spec.Name != name {
-		return machine.Client{}, &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: name, Err: err}
+		return "", &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: name, Err: err}
 	}
 	if vm.State != banger.StateRunning {
-		return machine.Client{}, &banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", vm.State), Hint: "banger vm start " + name}
+		return "", &banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: name, Err: fmt.Errorf("it is %s", vm.State), Hint: "banger vm start " + name}
 	}
-	return machine.Client{Socket: n.dir.VM(vm.ID).MachineSocket()}, nil
+	return vm.ID, nil
+}
+
+func (n *names) client(id banger.VMID) machine.Client {
+	return machine.Client{Socket: n.dir.VM(id).MachineSocket()}
 }
 
 // address gives a running VM's address and opens its ports there: who asks for the name is about to connect.
 func (n *names) address(ctx context.Context, name string) (netip.Addr, error) {
-	client, err := n.running(ctx, name)
+	id, err := n.find(ctx, name)
 	if errors.Is(err, banger.ErrConflict) {
 		return netip.Addr{}, &banger.Error{Kind: banger.ErrNotFound, Err: err}
 	}
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	client := n.client(id)
 	status, err := client.Status(ctx)
 	if err != nil {
 		return netip.Addr{}, err
@@ -100,19 +105,15 @@ func (n *names) address(ctx context.Context, name string) (netip.Addr, error) {
 
 // dial connects to a port of a VM. The bytes pass through this process, unlike all other streams: one address stands for all VMs, and
 // only the daemon knows which there are. A browser makes such a connection again when the daemon has restarted.
-func (n *names) dial(ctx context.Context, name string, port uint16) (net.Conn, error) {
-	client, err := n.running(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := client.Connect(ctx, channel.PortDial)
+func (n *names) dial(ctx context.Context, id banger.VMID, port uint16) (net.Conn, error) {
+	conn, err := n.client(id).Connect(ctx, channel.PortDial)
 	if err != nil {
 		return nil, err
 	}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := channel.AskDial(conn, port); err != nil {
 		conn.Close()
-		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to", Subject: fmt.Sprintf("port %d of %s", port, name), Err: err}
+		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to", Subject: fmt.Sprintf("port %d of vm %s", port, id), Err: err}
 	}
 	return conn, nil
 }

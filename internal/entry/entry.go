@@ -1,26 +1,25 @@
 // Package entry is the one HTTP address through which a browser reaches every port of every VM: http://PORT.NAME.localhost:N.
 //
-// Browsers take all names below localhost for this computer, so that nothing has to be set up. A connection belongs to who its first
-// request names: a browser never uses one for another name. A page of another site that gets its name to lead here (DNS rebinding)
-// sends that name and is told that it is misdirected.
+// Browsers take all names below localhost for this computer, so that nothing has to be set up. Each request goes to the VM that its Host
+// names, whatever the connection carried before. A page of another site that gets its name to lead here (DNS rebinding) sends that name
+// and is told that it is misdirected.
 package entry
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"banger"
-	"banger/internal/channel"
 )
 
 const (
@@ -30,15 +29,18 @@ const (
 	maxHead     = 32 << 10 // bytes of a request's line and headers
 	headTimeout = 10 * time.Second
 	dialTimeout = 30 * time.Second
+	idleTimeout = 2 * time.Minute // of a browser's connection
+	keptIdle    = 30 * time.Second
+	maxKept     = 16 // idle connections to one port of a VM
 	maxConns    = 512
-	lastWords   = 100 * time.Millisecond
 )
 
 // Config wires an Entry.
 type Config struct {
-	// Dial connects to a port of a VM. Errors: ErrNotFound for an unknown VM; ErrConflict when it does not run; ErrUnavailable when
-	// nobody listens.
-	Dial func(ctx context.Context, name string, port uint16) (net.Conn, error)
+	// Find gives the running VM of that name. Errors: ErrNotFound for an unknown VM; ErrConflict when it does not run.
+	Find func(ctx context.Context, name string) (banger.VMID, error)
+	// Dial connects to a port of a VM. Errors: ErrUnavailable when nobody listens.
+	Dial func(ctx context.Context, id banger.VMID, port uint16) (net.Conn, error)
 	Log  *slog.Logger
 }
 
@@ -46,7 +48,7 @@ type Config struct {
 type Entry struct {
 	Config
 	listener net.Listener
-	slots    chan struct{}
+	proxy    httputil.ReverseProxy
 }
 
 // Listen begins to serve on 127.0.0.1 and port, or on another one when that is taken: see [Entry.Address].
@@ -58,8 +60,22 @@ func Listen(cfg Config, port int) (*Entry, error) {
 	if err != nil {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "listen for HTTP", Err: err}
 	}
-	e := &Entry{Config: cfg, listener: listener, slots: make(chan struct{}, maxConns)}
-	go e.accept()
+	e := &Entry{Config: cfg, listener: netutil.LimitListener(listener, maxConns)}
+	quiet := slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
+	e.proxy = httputil.ReverseProxy{
+		Rewrite:       rewrite,
+		FlushInterval: -1, // events come one by one
+		ErrorLog:      quiet,
+		ErrorHandler:  func(w http.ResponseWriter, r *http.Request, err error) { refuse(w, fmt.Errorf("%s: %w", r.Host, err)) },
+		Transport: &http.Transport{DialContext: e.dial, DisableCompression: true, MaxIdleConnsPerHost: maxKept, IdleConnTimeout: keptIdle,
+			MaxResponseHeaderBytes: maxHead},
+	}
+	server := &http.Server{Handler: e, ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHead, ErrorLog: quiet}
+	go func() {
+		if err := server.Serve(e.listener); !errors.Is(err, net.ErrClosed) {
+			cfg.Log.Warn("serve HTTP", "err", err)
+		}
+	}()
 	return e, nil
 }
 
@@ -69,107 +85,76 @@ func (e *Entry) Address() string { return e.listener.Addr().String() }
 // Close takes no more connections; those that go on end with the process.
 func (e *Entry) Close() error { return e.listener.Close() }
 
-func (e *Entry) accept() {
-	for {
-		conn, err := e.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil { // out of descriptors
-			e.Log.Warn("accept for HTTP", "err", err)
-			time.Sleep(lastWords)
-			continue
-		}
-		select {
-		case e.slots <- struct{}{}:
-			go func() {
-				defer func() { <-e.slots }()
-				e.serve(conn)
-			}()
-		default:
-			conn.Close()
-		}
-	}
-}
+// portKey is under what a request's context has the address of the port that it goes to.
+type portKey struct{}
 
-func (e *Entry) serve(conn net.Conn) {
-	defer conn.Close()
-	r := bufio.NewReaderSize(conn, maxHead)
-	conn.SetReadDeadline(time.Now().Add(headTimeout))
-	host, err := peekHost(r)
-	if errors.Is(err, banger.ErrInvalid) {
-		answer(conn, http.StatusBadRequest, err.Error())
-	}
-	if err != nil {
-		return
-	}
-	conn.SetReadDeadline(time.Time{})
-	name, port, ok := parseHost(host)
+// ServeHTTP leads one request to the VM that its Host names.
+func (e *Entry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, port, ok := parseHost(r.Host)
 	if !ok {
-		answer(conn, http.StatusMisdirectedRequest, fmt.Sprintf("%q is no port of a VM: want http://PORT.NAME.localhost", host))
+		answer(w, http.StatusMisdirectedRequest, fmt.Sprintf("%q is no port of a VM: want http://PORT.NAME.localhost", r.Host))
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-	defer cancel()
-	to, err := e.Dial(ctx, name, port)
+	id, err := e.Find(r.Context(), name)
 	if err != nil {
-		text := err.Error()
-		if hint := banger.HintOf(err); hint != "" {
-			text += "\nhint: " + hint
-		}
-		answer(conn, statusOf(err), text)
+		refuse(w, err)
 		return
 	}
-	defer to.Close()
-	channel.Join(to, conn, r)
+	// A VM that comes to the name of another one has an id of its own: no connection that is kept leads to the wrong one.
+	r = r.WithContext(context.WithValue(r.Context(), portKey{}, net.JoinHostPort(string(id), strconv.Itoa(int(port)))))
+	_ = http.NewResponseController(w).EnableFullDuplex() // a server may answer before it has read all
+	// What the guest's server does not say is not said in its name.
+	w.Header()["Content-Type"], w.Header()["Date"] = nil, nil
+	e.proxy.ServeHTTP(w, r)
 }
 
-func statusOf(err error) int {
+// rewrite makes the request that goes to the guest: the one that came.
+func rewrite(r *httputil.ProxyRequest) {
+	r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Context().Value(portKey{}).(string)
+	r.Out.URL.RawQuery = r.In.URL.RawQuery
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} { // of a proxy in front of this one
+		if values := r.In.Header[name]; values != nil {
+			r.Out.Header[name] = values
+		}
+	}
+}
+
+// dial connects to the address that rewrite has put into the URL.
+func (e *Entry) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	id, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return e.Dial(ctx, banger.VMID(id), uint16(port))
+}
+
+// refuse tells why a request reaches no server.
+func refuse(w http.ResponseWriter, err error) {
+	text := err.Error()
+	if hint := banger.HintOf(err); hint != "" {
+		text += "\nhint: " + hint
+	}
+	status := http.StatusBadGateway
 	switch {
 	case errors.Is(err, banger.ErrNotFound):
-		return http.StatusMisdirectedRequest
+		status = http.StatusMisdirectedRequest
 	case errors.Is(err, banger.ErrConflict):
-		return http.StatusServiceUnavailable
+		status = http.StatusServiceUnavailable
 	}
-	return http.StatusBadGateway
+	answer(w, status, text)
 }
 
-// answer tells what is wrong and ends the connection.
-func answer(conn net.Conn, status int, text string) {
-	conn.SetDeadline(time.Now().Add(headTimeout))
-	fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %d\r\nConnection: close\r\n\r\nbanger: %s\n",
-		status, http.StatusText(status), len("banger: \n")+len(text), text)
-	// To close at once would reset the connection while the client still sends, and the answer would be lost.
-	if tcp, ok := conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
-		tcp.SetReadDeadline(time.Now().Add(lastWords))
-		_, _ = io.Copy(io.Discard, io.LimitReader(tcp, maxHead))
-	}
-}
-
-// peekHost reads a request's head ahead and gives whom it is for. Errors: ErrInvalid for what is no request.
-func peekHost(r *bufio.Reader) (string, error) {
-	for want := 1; ; {
-		_, err := r.Peek(want)
-		head, _ := r.Peek(r.Buffered())
-		if end := bytes.Index(head, []byte("\r\n\r\n")); end >= 0 {
-			return hostOf(head[:end+len("\r\n\r\n")])
-		}
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull), len(head) == maxHead:
-			return "", banger.Invalidf("the request's headers take more than %d bytes", maxHead)
-		case err != nil:
-			return "", err
-		}
-		want = len(head) + 1
-	}
-}
-
-func hostOf(head []byte) (string, error) {
-	req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
-	if err != nil {
-		return "", banger.Invalidf("this is no HTTP/1 request: %v", err)
-	}
-	return req.Host, nil
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "banger: %s\n", text)
 }
 
 // parseHost reads "3000.devbox.localhost:42080"; the port at the end does not matter.
