@@ -2,10 +2,12 @@ package lifecycle
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/machine"
 )
 
 func TestSetNet(t *testing.T) {
@@ -83,5 +85,28 @@ func TestDefaultNet(t *testing.T) {
 	vm, err := w.Create(t.Context(), api.CreateRequest{Name: "y", Net: banger.NetChange{Set: banger.NetFull}}, nil, nil)
 	if err != nil || vm.Spec.Net.String() != "full" {
 		t.Errorf("policy %q, %v, want what was asked for", vm.Spec.Net, err)
+	}
+}
+
+// Sockets for other VMs that a killed supervisor has left go when the daemon starts; those of VMs that run stay.
+func TestPeersAfterAKill(t *testing.T) {
+	w := newWorld(t)
+	if err := os.MkdirAll(w.dir.Peers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.mustCreate("runs", true)
+	w.mustCreate("stopped", false)
+	for _, name := range []string{"runs", "stopped", "deleted"} {
+		l, err := machine.Listen(machine.PeerSocket(w.dir.Peers(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	w.restart()
+	for name, want := range map[string]bool{"runs": true, "stopped": false, "deleted": false} {
+		if _, err := os.Lstat(machine.PeerSocket(w.dir.Peers(), name)); (err == nil) != want {
+			t.Errorf("the socket of %s: %v, want it kept: %v", name, err, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"banger"
+	"banger/internal/machine"
 )
 
 // Recover makes records and host agree after any end of the last daemon. It returns when every VM is either settled or claimed:
@@ -16,6 +17,15 @@ func (m *Manager) Recover(ctx context.Context) error {
 		return fmt.Errorf("recover: %w", err)
 	}
 	known := map[banger.VMID]bool{}
+	var active []string
+	for _, vm := range vms {
+		if isActive(vm.State) {
+			active = append(active, vm.Spec.Name)
+		}
+	}
+	if err := machine.CleanPeers(m.Dir.Peers(), active); err != nil {
+		m.Log.ErrorContext(ctx, "remove sockets of VMs that do not run", "err", err)
+	}
 	for _, vm := range vms {
 		known[vm.ID] = true
 		switch {

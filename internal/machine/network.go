@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 
 	"banger"
@@ -60,6 +63,24 @@ func readEvents(r io.Reader, each func(banger.NetEvent) error) error {
 func PeerSocket(dir, name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return filepath.Join(dir, hex.EncodeToString(sum[:10]))
+}
+
+// CleanPeers removes the sockets of all VMs but those that run: a supervisor that is killed leaves its own.
+func CleanPeers(dir string, running []string) error {
+	keep := map[string]bool{}
+	for _, name := range running {
+		keep[PeerSocket(dir, name)] = true
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		if path := filepath.Join(dir, entry.Name()); entry.Type() == fs.ModeSocket && !keep[path] {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 // DialPeer connects to a port of another VM's guest. The connection has CloseWrite. Errors: ErrUnavailable when the VM does

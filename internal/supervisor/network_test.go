@@ -112,6 +112,11 @@ func TestNetworkAfterTakeOver(t *testing.T) {
 func TestPeers(t *testing.T) {
 	w := newWorld(t, agent)
 	w.cfg.Peers = t.TempDir()
+	killed, err := machine.Listen(machine.PeerSocket(w.cfg.Peers, w.cfg.Name)) // its name stays, as that of a supervisor that was killed
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.Close()
 	done := w.start(t.Context())
 	w.ready()
 	dial := func(name string) error {
