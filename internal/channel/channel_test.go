@@ -107,6 +107,23 @@ type lasting struct{ net.Conn }
 
 func (lasting) Close() error { return nil }
 
+// What was read ahead of a client, by a reader with a small buffer, does not make what is sent on small.
+func TestCopyIsLarge(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 8*maxFrame/16)
+	r := bufio.NewReaderSize(struct{ io.Reader }{bytes.NewReader(data)}, maxConnectLine)
+	if _, err := r.ReadByte(); err != nil {
+		t.Fatal(err)
+	}
+	var got writes
+	n, err := Copy(&got, r)
+	if all := bytes.Join(got, nil); err != nil || n != int64(len(all)) || !bytes.Equal(all, data[1:]) {
+		t.Errorf("Copy = %d, %v, and wrote %d bytes; want %d", n, err, len(all), len(data)-1)
+	}
+	if len(got) > 10 {
+		t.Errorf("Copy wrote %d bytes by %d writes, want 10 at most", len(data), len(got))
+	}
+}
+
 // A new host takes over a guest that has not noticed the end of the old one, in the middle of one of its frames.
 func TestTakeOver(t *testing.T) {
 	header := []byte{0, yamuxData, 0, 1, 0, 0, 0, 1, 0, 0, 0xff, 0xff}

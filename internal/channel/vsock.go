@@ -156,15 +156,21 @@ func splice(stream, client net.Conn, fromClient io.Reader) {
 	defer client.Close()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		io.Copy(stream, fromClient)
+		Copy(stream, fromClient)
 		closeWrite(stream)
 	})
-	if _, err := io.Copy(client, stream); err != nil {
+	if _, err := Copy(client, stream); err != nil {
 		client.Close()
 		stream.Close()
 	}
 	closeWrite(client)
 	wg.Wait()
+}
+
+// Copy is io.Copy by reads and writes as large as a frame. Left to themselves readers and writers take what they have: a bufio.Reader,
+// above all, hands on its own buffer again and again, however small.
+func Copy(dst io.Writer, src io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, maxFrame))
 }
 
 func closeWrite(c net.Conn) {

@@ -268,10 +268,10 @@ func join(conn *net.UnixConn, r io.Reader, far interface {
 }) {
 	var in sync.WaitGroup
 	in.Go(func() {
-		_, _ = io.Copy(far, r)
+		_, _ = channel.Copy(far, r)
 		far.CloseWrite()
 	})
-	if _, err := io.Copy(conn, far); err != nil { // the client is gone
+	if _, err := channel.Copy(conn, far); err != nil { // the client is gone
 		far.Close()
 	}
 	conn.CloseWrite()
