@@ -117,6 +117,15 @@ func (d Dir) Autosaves() string { return filepath.Join(d.Root, "autosave") }
 // CatalogSeen remembers the newest serial of each catalog.
 func (d Dir) CatalogSeen() string { return filepath.Join(d.Root, "catalog.json") }
 
+// Consents holds what the user has allowed repositories, a file for each.
+func (d Dir) Consents() string { return filepath.Join(d.Root, "allowed") }
+
+// Consent is the file of the repository at root, an absolute path.
+func (d Dir) Consent(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return filepath.Join(d.Consents(), hex.EncodeToString(sum[:16])+".json")
+}
+
 // SSHConfig is what OpenSSH's programs are told about the VMs.
 func (d Dir) SSHConfig() string { return filepath.Join(d.Root, "ssh_config") }
 
@@ -176,6 +185,9 @@ func (d VMDir) Workspace(guestPath string) string {
 	sum := sha256.Sum256([]byte(guestPath))
 	return filepath.Join(d.Path, "workspace-"+hex.EncodeToString(sum[:8])+".json")
 }
+
+// StartCommands is what the client runs in the VM after a start; 0600.
+func (d VMDir) StartCommands() string { return filepath.Join(d.Path, "start-commands.json") }
 
 // MachineSocket is where banger-machine answers; GuestSocket the channel into the guest by the vsock convention;
 // GuestPortSocket what connections from the guest to a port reach.
