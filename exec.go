@@ -12,6 +12,9 @@ type ExecRequest struct {
 	PTY     *PTY              `json:"pty,omitempty"`      // nil: three pipes
 }
 
+// DefaultPath is PATH of commands in an image that does not say another one.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // PTY is the terminal that a command gets.
 type PTY struct {
 	Term string `json:"term"` // TERM

@@ -24,13 +24,14 @@ func (a *app) vmRestart() *cobra.Command {
 				return err
 			}
 			start := a.now()
-			_, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
+			done, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
 				return c.RestartVM(ctx, ref, api.RestartRequest{Timeout: time.Duration(timeout), Overcommit: overcommit}, show)
 			})
-			if err == nil {
-				a.notice("ready in %s", seconds(a.now().Sub(start)))
+			if err != nil {
+				return err
 			}
-			return err
+			a.notice("ready in %s", seconds(a.now().Sub(start)))
+			return a.startedAll(cmd.Context(), done)
 		},
 	}
 	timeout.add(cmd)

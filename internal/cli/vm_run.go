@@ -24,6 +24,7 @@ type runFlags struct {
 	spec       specFlags
 	exec       execFlags
 	plan       planFlags
+	project    projectFlags
 	remove     bool
 	ociCmd     bool
 	overcommit bool
@@ -74,6 +75,8 @@ With --detach the VM is made and started without this client, and goes on; nothi
 	cmd.Flags().BoolVar(&flags.remove, "rm", false, "delete the VM when this client ends")
 	cmd.Flags().BoolVar(&flags.ociCmd, "oci-cmd", false, "run the image's own command, with what follows -- as its arguments")
 	flags.plan.add(cmd)
+	flags.project.add(cmd)
+	flags.project.addNone(cmd)
 	flags.exec.add(cmd)
 	addDetach(cmd, &flags.detach)
 	addOvercommit(cmd, &flags.overcommit)
@@ -131,8 +134,15 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	if err != nil {
 		return err
 	}
+	wish, err := a.wishOf(ctx, &flags, plans)
+	if err != nil {
+		return err
+	}
 	if flags.plan.dryRun {
-		return a.showPlans(plans)
+		return a.showPlans(plans, wish)
+	}
+	for _, notice := range wish.Notices {
+		a.notice("%s", notice)
 	}
 	req, err := flags.spec.request()
 	if err != nil {
@@ -143,6 +153,11 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	}
 	if err := flags.spec.host.apply(&req, os.LookupEnv); err != nil {
 		return err
+	}
+	if len(plans) > 0 {
+		if err := wish.apply(ctx, a, &req, plans[0].dest); err != nil {
+			return err
+		}
 	}
 	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
@@ -170,6 +185,9 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	if err := a.prepare(ctx, detail, plans); err != nil {
 		return streamError{a.notPrepared(detail, flags.remove, err)}
 	}
+	if err := a.setUpNew(ctx, detail, wish, plans, &flags, argv); err != nil {
+		return err
+	}
 	if flags.detach {
 		_, err := fmt.Fprintln(a.Out, escape(detail.Spec.Name))
 		return err
@@ -179,7 +197,7 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	}
 	home := ""
 	if len(plans) > 0 {
-		home = plans[0].dest
+		home = or(wish.folder, plans[0].dest)
 	}
 	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, HomeDir: home, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User})
 	if flags.remove {
@@ -229,23 +247,9 @@ func (a *app) ownCommand(ctx context.Context, image string, args []string, dir s
 	if image == "" {
 		return nil, "", &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("--oci-cmd: which image? the default one has no command of its own"), Hint: "--image NAME"}
 	}
-	c, err := a.dial(ctx)
+	config, err := a.imageConfig(ctx, image)
 	if err != nil {
 		return nil, "", streamError{err}
-	}
-	defer c.Close()
-	found, err := c.ShowImage(ctx, image)
-	if errors.Is(err, banger.ErrNotFound) && strings.ContainsAny(image, ":/@") {
-		show, end := a.progress()
-		found.Image, err = c.PullImage(ctx, api.PullRequest{Ref: image}, show)
-		end()
-	}
-	if err != nil {
-		return nil, "", streamError{err}
-	}
-	config := banger.ImageConfig{}
-	if found.Config != nil {
-		config = *found.Config
 	}
 	if args == nil {
 		args = config.Cmd

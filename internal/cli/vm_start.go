@@ -28,6 +28,9 @@ refused, with the VMs to stop.`,
 				return err
 			}
 			a.notice("ready in %s", seconds(a.now().Sub(start)))
+			if err := a.startedAll(cmd.Context(), done); err != nil {
+				return err
+			}
 			if timings && len(done) == 1 {
 				return a.printTimings(steps, done[0].Timings)
 			}

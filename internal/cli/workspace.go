@@ -60,7 +60,7 @@ func (f *planFlags) add(cmd *cobra.Command) {
 
 // errors of flags that say how a repository travels when there is none.
 func (f *planFlags) unused() error {
-	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run"} {
+	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run", "devcontainer", "no-devcontainer", "no-project"} {
 		if f.cmd.Flags().Changed(name) {
 			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--%s is about a repository, and none is named", name), Hint: "banger vm run --" + name + " … PATH"}
 		}
@@ -119,7 +119,7 @@ func (f *planFlags) dest(root, user string, several bool) string {
 }
 
 // showPlans tells what would go in.
-func (a *app) showPlans(plans []planned) error {
+func (a *app) showPlans(plans []planned, w *wish) error {
 	type shown struct {
 		Host    string   `json:"host_path"`
 		Guest   string   `json:"guest_path"`
@@ -127,6 +127,8 @@ func (a *app) showPlans(plans []planned) error {
 		Branch  string   `json:"branch"`
 		Files   []string `json:"files"`
 		Notices []string `json:"notices"`
+
+		Project *wished `json:"project,omitempty"` // of the first: what its files say
 	}
 	list := []shown{}
 	for _, p := range plans {
@@ -134,7 +136,10 @@ func (a *app) showPlans(plans []planned) error {
 		if p.Options.Branch != "" {
 			branch = p.Options.Branch
 		}
-		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...)})
+		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...), nil})
+	}
+	if w != nil && len(list) > 0 {
+		list[0].Project = w.shown()
 	}
 	if a.json {
 		return a.printJSON(list)
@@ -147,6 +152,7 @@ func (a *app) showPlans(plans []planned) error {
 		for _, notice := range s.Notices {
 			a.notice("%s", notice)
 		}
+		s.Project.tell(a)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ settings but your name travel. The VM needs no git for it.`,
 				if err != nil {
 					return err
 				}
-				return a.showPlans(plans)
+				return a.showPlans(plans, nil)
 			}
 			vm, err := a.show(ctx, args[0])
 			if err != nil {

@@ -16,7 +16,7 @@ import (
 	"banger"
 )
 
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const defaultPath = banger.DefaultPath
 
 // plan is a command ready to start.
 type plan struct {

@@ -25,10 +25,7 @@ func missing(t *testing.T, c Consents, root string, o Options) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	needs, err := p.Settings.Needs(p.Root, testHost())
-	if err != nil {
-		t.Fatal(err)
-	}
+	needs := p.Settings.Needs(p.Root, testHost())
 	left, err := c.Missing(p, needs)
 	if err != nil {
 		t.Fatal(err)
@@ -38,11 +35,7 @@ func missing(t *testing.T, c Consents, root string, o Options) int {
 
 func allow(t *testing.T, c Consents, p *Project) {
 	t.Helper()
-	needs, err := p.Settings.Needs(p.Root, testHost())
-	if err == nil {
-		err = c.Allow(p, needs, noon)
-	}
-	if err != nil {
+	if err := c.Allow(p, p.Settings.Needs(p.Root, testHost()), noon); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,10 +140,7 @@ func TestConsentFile(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), "PROJECT_SECRET") || strings.Contains(string(text), "s3cr3t") {
 		t.Errorf("the file: %s, %v", text, err)
 	}
-	needs, err := p.Settings.Needs(p.Root, testHost())
-	if err != nil {
-		t.Fatal(err)
-	}
+	needs := p.Settings.Needs(p.Root, testHost())
 	other := *p
 	other.Files = []File{{Name: TOMLFile, Sum: "0"}}
 	if Digest(p, needs) == Digest(&other, needs) || Digest(p, needs) == Digest(p, nil) || Digest(p, needs) != Digest(p, needs) {

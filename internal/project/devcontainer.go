@@ -301,7 +301,9 @@ func (d *devcontainer) readMounts(v *hujson.Value) error {
 		case mount["type"] == "volume":
 			d.Volumes = append(d.Volumes, mount["target"])
 		case mount["type"] == "bind":
-			d.bind(mount)
+			if err := d.bind(mount); err != nil {
+				return err
+			}
 		default:
 			d.tell("mounts: there is no %.40q for %.100s", mount["type"], mount["target"])
 		}
@@ -310,13 +312,17 @@ func (d *devcontainer) readMounts(v *hujson.Value) error {
 }
 
 // bind copies what a container would have mounted.
-func (d *devcontainer) bind(mount map[string]string) {
+func (d *devcontainer) bind(mount map[string]string) error {
 	if path.Ext(mount["source"]) == ".sock" {
 		d.tell("mounts: %.100s: a socket of this computer can't be had in a VM", mount["source"])
-		return
+		return nil
 	}
-	d.Copies = append(d.Copies, Copy{Host: mount["source"], Guest: mount["target"]})
-	d.tell("mounts: %.100s: nothing of this computer is mounted: it is copied, once", mount["source"])
+	if len(d.Copies) == banger.MaxFileSync {
+		return fmt.Errorf("more than %d of kind bind", banger.MaxFileSync)
+	}
+	d.Copies = append(d.Copies, banger.FileSync{Host: mount["source"], Guest: mount["target"]})
+	d.tell("mounts: %.100s: nothing of this computer is mounted: it is copied, at each start", mount["source"])
+	return nil
 }
 
 // parseMount reads "type=volume,source=x,target=/y" or the same as an object.

@@ -1,10 +1,7 @@
 package project
 
 import (
-	"cmp"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -34,7 +31,7 @@ type Need struct {
 var words = map[string]string{
 	NeedEnv:      "the value of this variable of your environment: ",
 	NeedPath:     "the path of the repository on this computer: ",
-	NeedCopy:     "a copy of what is on this computer: ",
+	NeedCopy:     "a copy, at each start, of what is on this computer: ",
 	NeedNet:      "the network beyond what is usual: ",
 	NeedHostPort: "connections to this port on this computer: ",
 	NeedPort:     "to listen on this address of this computer: ",
@@ -47,18 +44,16 @@ func (n Need) String() string { return words[n.Kind] + n.Value }
 
 // Host is what a project's wishes are compared with.
 type Host struct {
-	Home     string           // of the user
-	Net      banger.NetPolicy // default of new VMs
-	Image    string           // default of new VMs
-	VCPU     int64            // that a project may take without asking
-	Memory   int64            // bytes, likewise
-	Disk     int64            // bytes, likewise
-	LoggedIn func(image string) (bool, error)
+	Net      banger.NetPolicy           // default of new VMs
+	Image    string                     // default of new VMs
+	VCPU     int64                      // that a project may take without asking
+	Memory   int64                      // bytes, likewise
+	Disk     int64                      // bytes, likewise
+	SignedIn func(registry string) bool // whether the user has credentials for it
 }
 
 // Needs lists what settings ask for beyond what every VM may have, in a fixed order, each once.
-// Errors: ErrInvalid for a path that can't be copied.
-func (s Settings) Needs(root string, h Host) ([]Need, error) {
+func (s Settings) Needs(root string, h Host) []Need {
 	var needs []Need
 	add := func(kind, value, key string) {
 		need := Need{Kind: kind, Value: value, File: s.From[key]}
@@ -66,9 +61,7 @@ func (s Settings) Needs(root string, h Host) ([]Need, error) {
 			needs = append(needs, need)
 		}
 	}
-	if err := s.needsImage(h, add); err != nil {
-		return nil, err
-	}
+	s.needsImage(h, add)
 	c := s.clone()
 	c.texts(func(key string, text *string) {
 		replace(*text, func(kind string, args []string) (string, bool) {
@@ -81,11 +74,7 @@ func (s Settings) Needs(root string, h Host) ([]Need, error) {
 			return "", false
 		})
 	})
-	copies, err := s.HostFiles(root, h.Home)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range copies {
+	for _, f := range s.Copies {
 		add(NeedCopy, f.Host+" → "+f.Guest, KeyCopies)
 	}
 	for _, what := range beyond(s.Net, h.Net) {
@@ -110,7 +99,7 @@ func (s Settings) Needs(root string, h Host) ([]Need, error) {
 	if s.Disk.N > h.Disk {
 		add(NeedSize, "disk "+banger.FormatSize(s.Disk.N), KeyDisk)
 	}
-	return needs, nil
+	return needs
 }
 
 // publicRegistries are those whose images everybody can have.
@@ -127,18 +116,14 @@ func (s Settings) ImageRef() string {
 
 // needsImage wants consent for images that not everybody can have: what is in them is open to the repository's programs. So is a pull
 // from a registry that the user is signed in to, and one that makes this computer ask a server of the repository's choice.
-func (s Settings) needsImage(h Host, add func(kind, value, key string)) error {
+func (s Settings) needsImage(h Host, add func(kind, value, key string)) {
 	ref := s.ImageRef()
 	if ref == "" || ref == h.Image {
-		return nil
+		return
 	}
-	if slices.Contains(publicRegistries, registryOf(ref)) {
-		if in, err := h.LoggedIn(ref); err != nil || !in {
-			return err
-		}
+	if registry := registryOf(ref); !slices.Contains(publicRegistries, registry) || h.SignedIn(registry) {
+		add(NeedImage, ref, KeyImage)
 	}
-	add(NeedImage, ref, KeyImage)
-	return nil
 }
 
 // registryOf gives the registry of a reference as docker reads it; "" for a plain name, and for what can't be told.
@@ -154,41 +139,6 @@ func registryOf(ref string) string {
 		return strings.ToLower(first)
 	}
 	return "docker.io"
-}
-
-// HostFile is a copy with its place on this computer.
-type HostFile struct {
-	Host  string // absolute, symbolic links followed; as it is when nothing is there
-	Guest string
-	Mode  string
-}
-
-// HostFiles gives what is copied from this computer. "~" and ${localEnv:HOME} are home; other variables of the environment have no
-// place in a path that is shown and remembered. Errors: ErrInvalid.
-func (s Settings) HostFiles(root, home string) ([]HostFile, error) {
-	var list []HostFile
-	for _, c := range s.Copies {
-		name := replace(c.Host, func(kind string, args []string) (string, bool) {
-			if (kind == "localEnv" || kind == "env") && len(args) == 1 && args[0] == "HOME" {
-				return home, true
-			}
-			return Values{Root: root}.replace(kind, args)
-		})
-		if rest, ok := strings.CutPrefix(name, "~/"); ok {
-			name = filepath.Join(home, rest)
-		}
-		if strings.Contains(name, "${") || !filepath.IsAbs(name) {
-			return nil, invalid(cmp.Or(s.From[KeyCopies], "project file"), 0, "", fmt.Errorf("host path %.200q: want an absolute one, or ~/…; of variables ${localEnv:HOME}", c.Host))
-		}
-		name = filepath.Clean(name)
-		if real, err := filepath.EvalSymlinks(name); err == nil {
-			name = real
-		} else if !os.IsNotExist(err) {
-			return nil, err
-		}
-		list = append(list, HostFile{Host: name, Guest: c.Guest, Mode: c.Mode})
-	}
-	return list, nil
 }
 
 // beyond lists what p grants that def does not. It says so rather once too often: only rules that def has itself, and names when def

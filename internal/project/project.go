@@ -39,6 +39,7 @@ const (
 type Options struct {
 	Variant        string // .devcontainer/VARIANT/devcontainer.json instead of the plain one
 	NoDevcontainer bool
+	Home           string // of the user, absolute: "~" in paths of this computer
 }
 
 // File is one file as it was read.
@@ -82,7 +83,7 @@ func Load(root string, o Options) (*Project, error) {
 		}
 	}
 	p.Settings = own.over(other)
-	return p, nil
+	return p, p.findCopies(o.Home)
 }
 
 // devcontainer reads the first devcontainer.json, or that of a variant.

@@ -29,7 +29,7 @@ func write(t *testing.T, root string, files map[string]string) {
 
 func load(t *testing.T, root string) *Project {
 	t.Helper()
-	p, err := Load(root, Options{})
+	p, err := Load(root, Options{Home: "/home/me"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestDevcontainer(t *testing.T) {
 		Image: "mcr.microsoft.com/devcontainers/go:1", Registry: true, VCPU: Size{3, true}, Memory: Size{4 << 30, true}, Disk: Size{32 << 30, true},
 		Ports: []Forward{port(3000), port(8080)}, User: "vscode", Folder: "/workspaces/${localWorkspaceFolderBasename}",
 		Env:     map[string]string{"A": "2", "B": "${localWorkspaceFolderBasename}", "C": "${containerEnv:B}-${localEnv:TOKEN:none}", "PATH": "/x:${containerEnv:PATH}"},
-		Volumes: []string{"/var/cache/app"}, Copies: []Copy{{Host: "${localEnv:HOME}/.gitconfig", Guest: "/root/.gitconfig"}},
+		Volumes: []string{"/var/cache/app"}, Copies: []banger.FileSync{{Host: "${localEnv:HOME}/.gitconfig", Guest: "/root/.gitconfig"}},
 		Create: []Command{{Name: "onCreateCommand.z", Line: "echo z"}, {Name: "onCreateCommand.a", Argv: []string{"echo", "a b"}},
 			{Name: "postCreateCommand", Line: "make ${containerWorkspaceFolder}"}},
 		Start: []Command{{Name: "postStartCommand", Argv: []string{"service", "start"}}},
@@ -123,7 +123,8 @@ func TestMistakes(t *testing.T) {
 		{"port in TOML", "t", "ports = [\"x\"]\n", "ports:", ""},
 		{"host port", "t", "allow_host = [0]\n", "allow_host", ""},
 		{"empty command", "t", "[commands]\nstart = [\"\"]\n", "commands.start[0]", ""},
-		{"sync", "t", "[[sync]]\nguest = \"~/x\"\n", "sync[0]: host", ""},
+		{"sync", "t", "[[sync]]\nhosts = \"~/x\"\n", `unknown key "sync.hosts"`, "sync.host"},
+		{"mode", "t", "[[sync]]\nhost = \"~/x\"\nmode = \"9\"\n", "mode", ""},
 	} {
 		parse := map[string]parser{"d": parseDevcontainer, "t": parseTOML}[test.file]
 		_, _, err := parse(test.file, []byte(test.text))
@@ -274,8 +275,8 @@ func values(needs []Need) (list []string) {
 
 // testHost has the defaults of a small computer.
 func testHost() Host {
-	return Host{Home: "/home/me", Net: banger.NetFull, Image: "debian-bookworm", VCPU: 4, Memory: 8 << 30, Disk: 64 << 30,
-		LoggedIn: func(image string) (bool, error) { return strings.HasPrefix(image, "ghcr.io/corp"), nil }}
+	return Host{Net: banger.NetFull, Image: "debian-bookworm", VCPU: 4, Memory: 8 << 30, Disk: 64 << 30,
+		SignedIn: func(registry string) bool { return registry == "ghcr.io" }}
 }
 
 func TestNeeds(t *testing.T) {
@@ -309,8 +310,6 @@ func TestNeeds(t *testing.T) {
 			[]string{"image x/${localEnv:A}", "environment A", "environment B", "environment C", "environment D"}},
 		{"nested", "d", `{"containerEnv": {"A": "${x:${localEnv:TOKEN}}"}}`, "full", []string{"environment TOKEN"}},
 		{"its path", "d", `{"containerEnv": {"A": "${localWorkspaceFolder}", "B": "${localWorkspaceFolderBasename}"}}`, "full", []string{"path /repo"}},
-		{"binds", "d", `{"mounts": ["type=bind,source=${localEnv:HOME}/.ssh,target=/root/.ssh"]}`, "full", []string{"copy /home/me/.ssh → /root/.ssh"}},
-		{"sync", "t", "[[sync]]\nhost = \"~/.netrc\"\nguest = \"~/.netrc\"", "full", []string{"copy /home/me/.netrc → ~/.netrc"}},
 		{"images for everybody", "d", `{"image": "ubuntu"}`, "full", nil},
 		{"public registry", "d", `{"image": "mcr.microsoft.com/devcontainers/base:1"}`, "full", nil},
 		{"signed in", "d", `{"image": "ghcr.io/corp/secret:1"}`, "full", []string{"image ghcr.io/corp/secret:1"}},
@@ -325,9 +324,9 @@ func TestNeeds(t *testing.T) {
 		}
 		host := testHost()
 		host.Net = policy(test.net)
-		needs, err := s.Needs("/repo", host)
-		if got := values(needs); err != nil || !slices.Equal(got, test.want) {
-			t.Errorf("%s: %q, %v; want %q", test.name, got, err, test.want)
+		needs := s.Needs("/repo", host)
+		if got := values(needs); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
 		for _, n := range needs {
 			if n.File != "f" || !strings.HasSuffix(n.String(), n.Value) || words[n.Kind] == "" {
@@ -335,14 +334,64 @@ func TestNeeds(t *testing.T) {
 			}
 		}
 	}
-	s, _, err := parseTOML("f", []byte("[[sync]]\nhost = \"${localEnv:SECRET}/x\"\nguest = \"~/x\""))
+	if got := Network(policy("full,allow=10.0.0.0/8"), policy("deny=evil.example")).String(); got != "full,allow=10.0.0.0/8,deny=evil.example" {
+		t.Errorf("what the user denies: %s", got)
+	}
+}
+
+// What is copied is in the user's home, and is asked about by where it really lies.
+func TestCopies(t *testing.T) {
+	home, outside := t.TempDir(), t.TempDir()
+	write(t, home, map[string]string{".ssh/id": "key", "real/x": ""})
+	write(t, outside, map[string]string{"x": ""})
+	link := filepath.Join(t.TempDir(), "home")
+	if err := errors.Join(os.Symlink(filepath.Join(home, ".ssh"), filepath.Join(home, "harmless")), os.Symlink(outside, filepath.Join(home, "out")), os.Symlink(home, link)); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name, text string) (*Project, error) {
+		root := t.TempDir()
+		write(t, root, map[string]string{name: text})
+		return Load(root, Options{Home: link})
+	}
+	p, err := read(".devcontainer.json", `{"remoteUser": "dev", "mounts": [
+		"type=bind,source=${localEnv:HOME}/harmless/id,target=/home/dev/.ssh/id", "type=bind,source=`+link+`/real,target=/root/real", "type=bind,source=${localEnv:HOME}/later,target=/root/later",
+		"type=bind,source=${localEnv:HOME}/real,target=/etc/x", "type=bind,source=/etc,target=/root/etc", "type=bind,source=${localEnv:OTHER}/x,target=/root/x",
+		"type=bind,source=${localEnv:HOME}/out,target=/root/out", "type=bind,source=/var/run/docker.sock,target=/var/run/docker.sock"]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if needs, err := s.Needs("/repo", testHost()); !errors.Is(err, banger.ErrInvalid) {
-		t.Errorf("a path made of a variable: %v, %v", needs, err)
+	want := []banger.FileSync{{Host: "~/.ssh/id", Guest: "~/.ssh/id"}, {Host: "~/real", Guest: "/root/real"}, {Host: "~/later", Guest: "/root/later"}}
+	if diff := gocmp.Diff(want, p.Settings.Copies); diff != "" {
+		t.Errorf("copies (-want +got):\n%s", diff)
 	}
-	if got := Network(policy("full,allow=10.0.0.0/8"), policy("deny=evil.example")).String(); got != "full,allow=10.0.0.0/8,deny=evil.example" {
-		t.Errorf("what the user denies: %s", got)
+	if got := values(p.Settings.Needs(p.Root, testHost())); !slices.Equal(got, []string{"copy ~/.ssh/id → ~/.ssh/id", "copy ~/real → /root/real", "copy ~/later → /root/later"}) {
+		t.Errorf("needs: %q", got)
+	}
+	told := strings.Join(p.Notices, "\n")
+	for _, want := range []string{"${localEnv:HOME}/real is not copied: ", "/etc is not copied: ", "${localEnv:OTHER}/x is not copied: ", "out is not copied: ", "docker.sock: a socket"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("%q is not told:\n%s", want, told)
+		}
+	}
+	for _, bad := range []string{"~/../x", "/etc/passwd", "relative", "~/out", "${localEnv:OTHER}/x", ""} {
+		if p, err := read(TOMLFile, "[[sync]]\nhost = \""+bad+"\"\n"); !errors.Is(err, banger.ErrInvalid) {
+			t.Errorf("sync %q: %+v, %v", bad, p, err)
+		}
+	}
+}
+
+func TestSignedIn(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"docker/config.json": `{"auths": {"https://index.docker.io/v1/": {}, "quay.io/org": {}}, "credHelpers": {"gcr.io": "gcloud"}}`,
+		"auth.json": `{"auths": {"GHCR.io": {}}}`, "store/config.json": `{"credsStore": "desktop"}`, "bad/config.json": "{"})
+	env := func(m map[string]string) func(string) string { return func(name string) string { return m[name] } }
+	both := env(map[string]string{"DOCKER_CONFIG": dir + "/docker", "REGISTRY_AUTH_FILE": dir + "/auth.json"})
+	for registry, want := range map[string]bool{"docker.io": true, "index.docker.io": true, "quay.io": true, "gcr.io": true, "ghcr.io": true, "mcr.microsoft.com": false} {
+		if got := SignedIn(registry, "/nowhere", both); got != want {
+			t.Errorf("SignedIn(%s) = %v, want %v", registry, got, want)
+		}
+	}
+	if SignedIn("docker.io", "/nowhere", env(nil)) || !SignedIn("x", dir, env(map[string]string{"DOCKER_CONFIG": dir + "/store"})) || !SignedIn("x", dir, env(map[string]string{"DOCKER_CONFIG": dir + "/bad"})) {
+		t.Error("no file, a store, a damaged file")
 	}
 }

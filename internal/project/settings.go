@@ -49,13 +49,6 @@ type Forward struct {
 	Wanted bool // left out when it can't be had here: devcontainer.json names the guest's port only
 }
 
-// Copy is a file or directory of this computer that is copied into the VM.
-type Copy struct {
-	Host  string // "~/…" or absolute
-	Guest string // "~/…" or absolute
-	Mode  string // octal digits, or empty
-}
-
 // Command is run in the guest.
 type Command struct {
 	Name string   `json:"name"`           // "onCreateCommand", "commands.create[0]"
@@ -91,10 +84,10 @@ type Settings struct {
 	User      string
 	Folder    string // where the repository lies in the VM, or a directory in it
 	Env       map[string]string
-	Volumes   []string // directories of the VM
-	Copies    []Copy
-	Create    []Command // once
-	Start     []Command // at each start
+	Volumes   []string          // directories of the VM
+	Copies    []banger.FileSync // Host is absolute or "~/…", and holds no variables once [Load] has given it
+	Create    []Command         // once
+	Start     []Command         // at each start
 
 	From map[string]string // key → file that it is from; each variable of Env by itself: "env.NAME"
 }
@@ -249,9 +242,6 @@ func (s *Settings) texts(visit func(key string, text *string)) {
 	for i := range s.Volumes {
 		visit(KeyVolumes, &s.Volumes[i])
 	}
-	for i := range s.Copies {
-		visit(KeyCopies, &s.Copies[i].Guest)
-	}
 	for _, l := range []struct {
 		key  string
 		list []Command
@@ -267,7 +257,7 @@ func (s *Settings) texts(visit func(key string, text *string)) {
 
 // clone copies what texts changes.
 func (s Settings) clone() Settings {
-	s.Env, s.Volumes, s.Copies = maps.Clone(s.Env), slices.Clone(s.Volumes), slices.Clone(s.Copies)
+	s.Env, s.Volumes = maps.Clone(s.Env), slices.Clone(s.Volumes)
 	for _, list := range []*[]Command{&s.Create, &s.Start} {
 		*list = slices.Clone(*list)
 		for i := range *list {

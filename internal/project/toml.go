@@ -28,11 +28,7 @@ type tomlFile struct {
 		Create []string `toml:"create"`
 		Start  []string `toml:"start"`
 	} `toml:"commands"`
-	Sync []struct {
-		Host  string `toml:"host"`
-		Guest string `toml:"guest"`
-		Mode  string `toml:"mode"`
-	} `toml:"sync"`
+	Sync []banger.FileSync `toml:"sync"`
 }
 
 // tomlKeys are all of them, for who writes another one.
@@ -85,7 +81,7 @@ func parseTOML(name string, text []byte) (Settings, []string, error) {
 
 func (f *tomlFile) settings() (Settings, error) {
 	s := Settings{Image: f.Image, VCPU: Size{N: f.VCPU}, Memory: Size{N: int64(f.Memory)}, Disk: Size{N: int64(f.DiskSize)}, Net: f.Net, HostPorts: f.AllowHost,
-		User: f.User, Folder: f.Workspace, Env: f.Env, Volumes: f.Volumes}
+		User: f.User, Folder: f.Workspace, Env: f.Env, Volumes: f.Volumes, Copies: f.Sync}
 	if s.Env == nil {
 		s.Env = map[string]string{}
 	}
@@ -113,11 +109,8 @@ func (f *tomlFile) settings() (Settings, error) {
 			return s, errors.New("allow_host: want ports from 1 to 65535")
 		}
 	}
-	for i, c := range f.Sync {
-		if c.Host == "" {
-			return s, fmt.Errorf("sync[%d]: host: no path given", i)
-		}
-		s.Copies = append(s.Copies, Copy(c))
+	if len(f.Sync) > banger.MaxFileSync {
+		return s, fmt.Errorf("%d entries of sync: want at most %d", len(f.Sync), banger.MaxFileSync)
 	}
 	return s, nil
 }

@@ -1,0 +1,328 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/config"
+	"banger/internal/project"
+	"banger/internal/statedir"
+	"banger/internal/tree"
+)
+
+// freeDisk is how large a disk a repository may have without asking: it takes up only what is written.
+const freeDisk = 64 << 30
+
+// projectFlags say what counts of the files in which a repository says what it wants.
+type projectFlags struct {
+	variant        string
+	noDevcontainer bool
+	none           bool
+}
+
+func (f *projectFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.variant, "devcontainer", "", "`NAME` of the devcontainer.json that counts: .devcontainer/NAME/devcontainer.json")
+	flags.BoolVar(&f.noDevcontainer, "no-devcontainer", false, "without the repository's devcontainer.json")
+	_ = cmd.RegisterFlagCompletionFunc("devcontainer", func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return project.Variants(or(strings.Join(args[:min(1, len(args))], ""), ".")), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+func (f *projectFlags) addNone(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.none, "no-project", false, "without the repository's .banger.toml and devcontainer.json")
+}
+
+// load reads the files of the repository at root.
+func (f *projectFlags) load(root string) (*project.Project, error) {
+	if f.variant != "" && (f.noDevcontainer || f.none) {
+		return nil, banger.Invalidf("--devcontainer names a file, and --no-devcontainer or --no-project wants none")
+	}
+	if f.none {
+		return &project.Project{Root: root}, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, err
+	}
+	return project.Load(root, project.Options{Variant: f.variant, NoDevcontainer: f.noDevcontainer, Home: home})
+}
+
+// wish is what a repository's files add to a run. What flags say is not in it.
+type wish struct {
+	*project.Project
+	defaults []config.Setting
+	host     project.Host
+	needs    []project.Need
+	missing  []project.Need // that the user has not allowed
+	image    string         // as --image takes it
+	folder   string         // where commands run; empty: in the repository
+}
+
+// wishOf reads what the first of the repositories wants beside flags, and has where it lies in the VM and its user follow. Nothing of it
+// is used without the consent that it needs; with dryRun nobody is asked.
+func (a *app) wishOf(ctx context.Context, flags *runFlags, plans []planned) (*wish, error) {
+	w := &wish{Project: &project.Project{}}
+	if len(plans) == 0 {
+		return w, nil
+	}
+	var err error
+	if w.Project, err = flags.project.load(plans[0].Repo.Root); err != nil || len(w.Files) == 0 {
+		return w, err
+	}
+	w.Settings = w.Settings.Without(flags.instead(w.Settings)...)
+	if err := a.weigh(ctx, w); err != nil {
+		return w, err
+	}
+	if !flags.plan.dryRun && len(w.missing) > 0 {
+		if err := a.consent(ctx, w, "vm run"); err != nil {
+			return w, err
+		}
+	}
+	values := project.Values{Root: w.Root}
+	if !flags.plan.dryRun {
+		values.LocalEnv = os.LookupEnv
+	}
+	first, err := w.Settings.Resolve(values)
+	if err != nil {
+		return w, err
+	}
+	w.image = first.ImageRef()
+	flags.exec.user = or(flags.exec.user, first.User)
+	w.place(flags, plans, first.Folder)
+	return w, nil
+}
+
+// instead names what flags say in place of the files.
+func (f *runFlags) instead(s project.Settings) (keys []string) {
+	changed := f.spec.cmd.Flags().Changed
+	for _, l := range []struct {
+		flag string
+		keys []string
+	}{{"image", []string{project.KeyImage}}, {"vcpu", []string{project.KeyVCPU}}, {"memory", []string{project.KeyMemory}}, {"disk-size", []string{project.KeyDisk}},
+		{"net", []string{project.KeyNet, project.KeyHostPorts}}, {"nat", []string{project.KeyNet, project.KeyHostPorts}}, {"user", []string{project.KeyUser}},
+		{"guest-path", []string{project.KeyFolder}}} {
+		if changed(l.flag) {
+			keys = append(keys, l.keys...)
+		}
+	}
+	for _, text := range f.exec.env {
+		name, _, _ := strings.Cut(text, "=")
+		if _, ok := s.Env[name]; ok {
+			keys = append(keys, project.KeyEnv+"."+name)
+		}
+	}
+	return keys
+}
+
+// weigh compares what is wanted with what every VM may have, and that with what the user has allowed.
+func (a *app) weigh(ctx context.Context, w *wish) error {
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if w.defaults, err = c.Settings(ctx); err != nil {
+		return err
+	}
+	if w.host, err = hostOf(w.defaults); err != nil {
+		return err
+	}
+	w.needs = w.Settings.Needs(w.Root, w.host)
+	dir, err := statedir.Locate()
+	if err != nil {
+		return err
+	}
+	w.missing, err = project.Consents{Dir: dir}.Missing(w.Project, w.needs)
+	return err
+}
+
+// hostOf gives what a repository may have without asking: half of this computer, or the default if that is more.
+func hostOf(defaults []config.Setting) (h project.Host, err error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return h, err
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return h, err
+	}
+	h.Net, err = banger.ParseNetPolicy(setting(defaults, "vm_defaults.net").Value)
+	h.Image = setting(defaults, "images.default").Value
+	h.VCPU = max(int64(runtime.NumCPU()/2), sizeOf(defaults, "vm_defaults.vcpu"))
+	h.Memory = max(int64(info.Totalram)*int64(info.Unit)/2, sizeOf(defaults, "vm_defaults.memory"))
+	h.Disk = max(freeDisk, sizeOf(defaults, "vm_defaults.disk_size"))
+	h.SignedIn = func(registry string) bool { return project.SignedIn(registry, home, os.Getenv) }
+	return h, err
+}
+
+func setting(list []config.Setting, key string) config.Setting {
+	for _, s := range list {
+		if s.Key == key {
+			return s
+		}
+	}
+	return config.Setting{}
+}
+
+// sizeOf gives a default that is a number or a size; 0 for one that can't be told.
+func sizeOf(list []config.Setting, key string) int64 {
+	n, _ := banger.ParseSize(setting(list, key).Value)
+	return n
+}
+
+// place has the repository lie where its files say: there, or in the parent when they name a directory in it.
+func (w *wish) place(flags *runFlags, plans []planned, folder string) {
+	own := path.Join("/workspaces", path.Base(w.Root))
+	switch {
+	case folder == "" || len(plans) > 1:
+	case strings.HasPrefix(folder, own+"/"):
+		flags.plan.guestPath, w.folder = own, path.Clean(folder)
+	case banger.ValidateGuestPath(folder) != nil:
+		w.Notices = append(w.Notices, fmt.Sprintf("%s: the repository can't lie in %s: want an absolute path of at least two parts", w.Settings.From[project.KeyFolder], folder))
+	default:
+		flags.plan.guestPath = folder
+	}
+	for i := range plans {
+		plans[i].dest = flags.plan.dest(plans[i].Repo.Root, flags.exec.user, len(plans) > 1)
+	}
+}
+
+// apply adds what is wanted to a request that has what flags say.
+func (w *wish) apply(ctx context.Context, a *app, req *api.CreateRequest, dest string) error {
+	if len(w.Files) == 0 {
+		return nil
+	}
+	req.Image = or(req.Image, w.image)
+	s, err := w.Settings.Resolve(project.Values{Root: w.Root, Folder: or(w.folder, dest), LocalEnv: os.LookupEnv, ContainerEnv: a.imageEnv(ctx, or(req.Image, w.host.Image))})
+	if err != nil {
+		return err
+	}
+	w.Settings = s
+	if n := s.VCPU.Of(sizeOf(w.defaults, "vm_defaults.vcpu")); req.VCPU == nil && n != 0 {
+		vcpu := int(n)
+		req.VCPU = &vcpu
+	}
+	if n := s.Memory.Of(sizeOf(w.defaults, "vm_defaults.memory")); req.MemoryMiB == nil && n != 0 {
+		mib := int(n >> 20)
+		req.MemoryMiB = &mib
+	}
+	if n := s.Disk.Of(sizeOf(w.defaults, "vm_defaults.disk_size")); req.DiskBytes == nil && n != 0 {
+		req.DiskBytes = &n
+	}
+	if s.Net.Given {
+		req.Net.Set = project.Network(s.Net, w.host.Net)
+	}
+	for _, port := range s.HostPorts {
+		req.Net.Allow = append(req.Net.Allow, banger.NetRule{Host: true, Port: port}.String())
+	}
+	w.publish(a, req)
+	req.Env = w.environment(req.Env)
+	return nil
+}
+
+// environment joins variables with those that flags give, which stand above.
+func (w *wish) environment(given map[string]string) map[string]string {
+	if len(w.Settings.Env) == 0 {
+		return given
+	}
+	env := maps.Clone(w.Settings.Env)
+	maps.Copy(env, given)
+	return env
+}
+
+// publish pins the ports that flags have not pinned. One that is only wanted is left out when something listens here already.
+func (w *wish) publish(a *app, req *api.CreateRequest) {
+	given := slices.Clone(req.Publish)
+	for _, f := range w.Settings.Ports {
+		if slices.ContainsFunc(given, func(p banger.Publish) bool { return p.Host == f.Host || f.Wanted && p.Guest == f.Guest }) {
+			continue
+		}
+		if f.Wanted {
+			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(f.Host))
+			if err != nil {
+				a.notice("port %d of the VM is not opened as %s here, which is taken: look at vm ports, or use -p", f.Guest, f.Host)
+				continue
+			}
+			l.Close()
+		}
+		req.Publish = append(req.Publish, f.Publish)
+	}
+}
+
+// imageEnv gives variables of an image, which is pulled for that if need be.
+func (a *app) imageEnv(ctx context.Context, image string) func(string) (string, error) {
+	var env []string
+	asked := false
+	return func(name string) (string, error) {
+		if !asked {
+			config, err := a.imageConfig(ctx, image)
+			if err != nil && !errors.Is(err, banger.ErrNotFound) {
+				return "", err
+			}
+			env, asked = config.Env, true
+		}
+		for _, assignment := range env {
+			if value, ok := strings.CutPrefix(assignment, name+"="); ok {
+				return value, nil
+			}
+		}
+		if name == "PATH" {
+			return banger.DefaultPath, nil
+		}
+		return "", nil
+	}
+}
+
+// imageConfig gives what an image says about itself. One of a registry is pulled. Errors: ErrNotFound.
+func (a *app) imageConfig(ctx context.Context, image string) (banger.ImageConfig, error) {
+	c, err := a.dial(ctx)
+	if err != nil {
+		return banger.ImageConfig{}, err
+	}
+	defer c.Close()
+	found, err := c.ShowImage(ctx, image)
+	if errors.Is(err, banger.ErrNotFound) && strings.ContainsAny(image, ":/@") {
+		show, end := a.progress()
+		found.Image, err = c.PullImage(ctx, api.PullRequest{Ref: image}, show)
+		end()
+	}
+	if err != nil || found.Config == nil {
+		return banger.ImageConfig{}, err
+	}
+	return *found.Config, nil
+}
+
+// makeVolumes makes directories in a running VM. One that is there stays as it is.
+func (a *app) makeVolumes(ctx context.Context, vm api.VMDetail, dirs []string) error {
+	for _, dir := range dirs {
+		if err := a.makeDir(ctx, vm, dir); err != nil {
+			return &banger.Error{Op: "make directory", Subject: dir, Err: err}
+		}
+	}
+	return nil
+}
+
+func (a *app) makeDir(ctx context.Context, vm api.VMDetail, dir string) error {
+	var entries []tree.Entry
+	for at := strings.Trim(path.Clean(dir), "/"); at != "." && at != ""; at = path.Dir(at) {
+		e := tree.Directory(at, 0o755)
+		e.ModTime = a.now()
+		entries = append(entries, e)
+	}
+	slices.Reverse(entries)
+	return a.bringDir(ctx, vm, entries)
+}
