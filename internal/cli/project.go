@@ -150,7 +150,8 @@ func (a *app) weigh(ctx context.Context, w *wish) error {
 	return err
 }
 
-// hostOf gives what a repository may have without asking: half of this computer, or the default if that is more.
+// hostOf gives what a repository may have without asking: as many processors as there are, half of the memory, and what
+// is the default.
 func hostOf(defaults []config.Setting) (h project.Host, err error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -162,7 +163,7 @@ func hostOf(defaults []config.Setting) (h project.Host, err error) {
 	}
 	h.Net, err = banger.ParseNetPolicy(setting(defaults, "vm_defaults.net").Value)
 	h.Image = setting(defaults, "images.default").Value
-	h.VCPU = max(int64(runtime.NumCPU()/2), sizeOf(defaults, "vm_defaults.vcpu"))
+	h.VCPU = max(int64(runtime.NumCPU()), sizeOf(defaults, "vm_defaults.vcpu"))
 	h.Memory = max(int64(info.Totalram)*int64(info.Unit)/2, sizeOf(defaults, "vm_defaults.memory"))
 	h.Disk = max(freeDisk, sizeOf(defaults, "vm_defaults.disk_size"))
 	h.SignedIn = func(registry string) bool { return project.SignedIn(registry, home, os.Getenv) }

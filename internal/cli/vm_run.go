@@ -40,7 +40,8 @@ func (a *app) vmRun() *cobra.Command {
 whatever ends this client. The first run also builds the image and fetches the kernel; that takes a minute or two.
 
 With a PATH the repository that it lies in goes in too, as a clone with the edits of the work tree, and the shell or command
-runs there. The work comes back with "banger workspace pull".
+runs there. The work comes back with "banger workspace pull". What the repository says in .banger.toml and devcontainer.json is
+followed; what of that reaches beyond the VM waits for your consent: see "banger allow --help".
 
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
 status becomes ours; 125 means that banger itself failed.
@@ -49,6 +50,7 @@ With --detach the VM is made and started without this client, and goes on; nothi
 		Example: `  banger vm run                                    a shell in a new VM
   banger vm run ./repo                             the same with a repository
   banger vm run ./repo --branch fix -- make test   on a new branch there
+  banger vm run --dry-run ./repo                   what would go in, and what it asks for
   banger vm run --rm -- uname -a                   one command, then the VM is gone
   banger vm run --name devbox --memory 4G          a VM to come back to: banger vm shell devbox
   echo hi | banger vm run --rm -- tr a-z A-Z       in a pipe

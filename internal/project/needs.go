@@ -17,7 +17,7 @@ const (
 	NeedHostPort = "host port"   // a port on this computer's loopback address
 	NeedPort     = "port"        // an address here that is more than a high port of the loopback
 	NeedImage    = "image"       // one that is the user's own, or that a private registry has
-	NeedSize     = "size"        // more than half of this computer
+	NeedSize     = "size"        // a large part of this computer
 )
 
 // Need is one thing that a repository gets only by the user's consent. Never does it hold the value of a variable.
@@ -36,7 +36,7 @@ var words = map[string]string{
 	NeedHostPort: "connections to this port on this computer: ",
 	NeedPort:     "to listen on this address of this computer: ",
 	NeedImage:    "an image that may be yours alone: ",
-	NeedSize:     "more than half of what this computer has: ",
+	NeedSize:     "a large part of this computer: ",
 }
 
 // String says it to a person. It is not escaped.

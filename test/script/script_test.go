@@ -4,6 +4,7 @@ package script
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,6 +35,7 @@ func TestScripts(t *testing.T) {
 			env.Defer(w.close)
 			env.Setenv("BANGER_STATE_DIR", state)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("PROJECT_TOKEN", "s3cret")
 			env.Values["world"] = w
 			return nil
 		},
@@ -45,6 +47,7 @@ func TestScripts(t *testing.T) {
 				close(ts.Value("world").(*world).slow)
 			},
 			"console": console,
+			"digest":  digest,
 			"reboot":  reboot,
 			"crash": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {
@@ -54,4 +57,11 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// digest sets $DIGEST to what the last command told.
+func digest(ts *testscript.TestScript, _ bool, _ []string) {
+	var told struct{ Digest string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &told))
+	ts.Setenv("DIGEST", told.Digest)
 }
