@@ -73,46 +73,57 @@ func (m *Manager) reboot(ctx context.Context, vm banger.VM) error {
 }
 
 // resume takes up a VM whose record says that it is active, after the daemon's or the supervisor's death: a living supervisor
-// is adopted, a living VMM gets a new one, and a run that ended is recorded. It holds the claim.
+// is adopted, a living VMM gets a new one, and a run that ended is recorded. While its VMM lives the guest runs on: a supervisor that can't
+// be started is tried again. It holds the claim.
 func (m *Manager) resume(ctx context.Context, vm banger.VM) error {
 	status, err := m.contact(ctx, vm.ID)
-	if err == nil && status.Exit == nil {
-		m.tellName(ctx, vm, status.Name)
-		m.retellNet(ctx, vm, status.Net)
-		return m.adopt(ctx, vm)
+	for pause := firstPause; err != nil; pause = min(2*pause, lastPause) {
+		if ctx.Err() != nil {
+			return err
+		}
+		exit, endErr := m.unattended(ctx, vm)
+		if endErr != nil {
+			return endErr
+		}
+		if exit != nil {
+			return m.conclude(ctx, vm, *exit)
+		}
+		if err = m.Machines.Relaunch(ctx, vm.ID); err == nil {
+			status, err = m.contact(ctx, vm.ID)
+		}
+		if err != nil {
+			m.Log.WarnContext(ctx, "start a new supervisor for a living VMM", "vm", vm.ID, "name", vm.Spec.Name, "again_in", pause, "err", err)
+			wait(ctx, pause)
+			continue
+		}
+		m.Log.InfoContext(ctx, "new supervisor for a living VMM", "vm", vm.ID, "name", vm.Spec.Name)
 	}
-	if err == nil {
+	if status.Exit != nil {
 		return m.conclude(ctx, vm, *status.Exit)
 	}
-	if ctx.Err() != nil {
-		return err
-	}
+	m.tellName(ctx, vm, status.Name)
+	m.retellNet(ctx, vm, status.Net)
+	return m.adopt(ctx, vm)
+}
+
+// unattended gives the end of a run whose supervisor is gone; nil while the VMM lives.
+func (m *Manager) unattended(ctx context.Context, vm banger.VM) (*banger.Exit, error) {
 	record, err := m.record(vm)
 	if err != nil {
 		m.Log.WarnContext(ctx, "read exit record", "vm", vm.ID, "err", err)
 	}
 	if record != nil {
-		return m.conclude(ctx, vm, *record)
+		return record, nil
 	}
-	handles, _, vmmLives, err := m.Machines.Handles(vm.ID)
-	if err != nil {
-		return err
-	}
-	if vmmLives {
-		if err := m.Machines.Relaunch(ctx, vm.ID); err != nil {
-			return fmt.Errorf("take over the VMM: %w", err)
-		}
-		if status, err := m.Machines.Status(ctx, vm.ID); err == nil {
-			m.retellNet(ctx, vm, status.Net)
-		}
-		m.Log.InfoContext(ctx, "new supervisor for a living VMM", "vm", vm.ID, "name", vm.Spec.Name)
-		return m.adopt(ctx, vm)
+	handles, _, lives, err := m.Machines.Handles(vm.ID)
+	if err != nil || lives {
+		return nil, err
 	}
 	exit := banger.Exit{Cause: banger.ExitUnknown, Detail: "VMM and supervisor are gone", At: m.Now().UTC()}
 	if handles.VMM.PID == 0 {
 		exit.Detail = "the run was cut off before it had a VMM"
 	}
-	return m.conclude(ctx, vm, exit)
+	return &exit, nil
 }
 
 // What a supervisor gets that lives and does not answer, before another takes its place.
@@ -133,10 +144,15 @@ func (m *Manager) contact(ctx context.Context, id banger.VMID) (status machine.S
 		if _, lives, _, handlesErr := m.Machines.Handles(id); handlesErr != nil || !lives {
 			return status, err
 		}
-		select {
-		case <-time.After(firstPause):
-		case <-ctx.Done():
-		}
+		wait(ctx, firstPause)
+	}
+}
+
+// wait returns when the time is over or ctx ends.
+func wait(ctx context.Context, pause time.Duration) {
+	select {
+	case <-time.After(pause):
+	case <-ctx.Done():
 	}
 }
 

@@ -34,6 +34,8 @@ type boot struct {
 	gone    chan struct{} // closed when the VMM has ended and its console is read
 	ready   chan struct{} // closed when the guest is
 	readied func()        // closes ready
+	greeted chan struct{} // closed when there is a stream: after ready when the VMM was taken over
+	greets  func()        // closes greeted
 
 	mu      sync.Mutex
 	stream  *guest.EventStream // the newest
@@ -49,8 +51,9 @@ func (r *run) newBoot() (*boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &boot{run: r, events: guest.NewEvents(listener), begun: time.Now(), gone: make(chan struct{}), ready: make(chan struct{})}
+	b := &boot{run: r, events: guest.NewEvents(listener), begun: time.Now(), gone: make(chan struct{}), ready: make(chan struct{}), greeted: make(chan struct{})}
 	b.readied = sync.OnceFunc(func() { close(b.ready) })
+	b.greets = sync.OnceFunc(func() { close(b.greeted) })
 	b.life, b.cancel = context.WithCancel(context.Background())
 	b.work.Go(b.greet)
 	b.work.Go(b.keepClock)
@@ -198,6 +201,7 @@ func (b *boot) take(stream *guest.EventStream) {
 	old := b.stream
 	b.stream = stream
 	b.mu.Unlock()
+	b.greets()
 	if old != nil {
 		old.Close()
 	}

@@ -17,11 +17,15 @@ func (r *run) shutdown(timeout time.Duration) {
 	}
 	r.mu.Unlock()
 	r.requestStop()
+	begun := time.Now()
+	unreached := time.AfterFunc(timeout, r.giveUp)
+	defer unreached.Stop()
 	select {
 	case <-r.launched:
 	case <-r.ended:
 		return
 	}
+	timeout -= time.Since(begun)
 	r.mu.Lock()
 	b := r.boot
 	r.mu.Unlock()
@@ -60,19 +64,18 @@ func (b *boot) powerOff(timeout time.Duration) {
 
 // askGuest has the agent power off, once it is there. Grace is for the guest's processes.
 func (b *boot) askGuest(ctx context.Context, grace time.Duration) bool {
-	select {
-	case <-b.ready:
-	case <-b.gone:
-		return false
-	case <-ctx.Done():
-		return false
+	for _, there := range []chan struct{}{b.ready, b.greeted} {
+		select {
+		case <-there:
+		case <-b.gone:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
 	b.mu.Lock()
 	stream := b.stream
 	b.mu.Unlock()
-	if stream == nil {
-		return false
-	}
 	if err := stream.PowerOff(grace); err != nil {
 		b.Log.Warn("ask the guest to power off", "err", err)
 		return false

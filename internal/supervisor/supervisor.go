@@ -1,8 +1,8 @@
 // Package supervisor runs one VM from its start to its end, inside banger-machine: it starts the VMM or takes one over
 // whose supervisor died, keeps the console, tells the guest who it is, serves machine.sock and writes the exit record.
 //
-// supervisor.go is the order of a run, boot.go one VMM of it; guest.go signs in to the guest; server.go answers clients,
-// shutdown.go ends the run; record.go writes what others read when we are gone.
+// supervisor.go is the order of a run, boot.go one VMM of it, takeover.go one whose supervisor died; guest.go signs in to the guest;
+// server.go answers clients, shutdown.go ends the run; record.go writes what others read when we are gone.
 package supervisor
 
 import (
@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -91,6 +90,8 @@ type run struct {
 
 	stop        context.Context // ends when the run is to end: nothing is started any more
 	requestStop context.CancelFunc
+	patience    context.Context // ends when a VMM that can't be taken over is to be killed
+	giveUp      context.CancelFunc
 	launched    chan struct{} // closed once boot is set
 	settled     chan struct{} // closed once the guest is ready or the run has ended
 	initUp      chan struct{} // closed once the image's init has come up
@@ -125,6 +126,8 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 	r.markInit = sync.OnceFunc(func() { close(r.initUp) })
 	r.stop, r.requestStop = context.WithCancel(context.Background())
 	defer r.requestStop()
+	r.patience, r.giveUp = context.WithCancel(context.Background())
+	defer r.giveUp()
 	if err := r.prepare(); err != nil {
 		return banger.Exit{}, &banger.Error{Op: "run vm", Subject: string(cfg.Machine.ID), Err: err}
 	}
@@ -226,36 +229,6 @@ func (r *run) start(spec vmm.Spec, deadline time.Duration) banger.Exit {
 	}
 	b.own(m)
 	b.timed("start vmm", begun)
-	r.set(b)
-	return b.watch(deadline)
-}
-
-// takeOver goes on with the VMM of a supervisor that died. A guest that was ready before gets all the time it needs.
-func (r *run) takeOver(spec vmm.Spec, deadline time.Duration) banger.Exit {
-	r.link.emulated(spec.Accel == vmm.TCG)
-	b, err := r.newBoot()
-	if err != nil {
-		return r.failed(err)
-	}
-	defer b.close()
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
-	defer cancel()
-	m, err := r.Driver.Attach(ctx, spec, r.handles.VMM)
-	if errors.Is(err, banger.ErrNotFound) {
-		return r.exit(vmm.Exit{Cause: banger.ExitUnknown, Detail: "the VMM ended while it had no supervisor"})
-	}
-	if err != nil {
-		if killErr := r.handles.VMM.Kill(ctx); killErr != nil {
-			r.Log.Error("kill the VMM", "err", killErr)
-		}
-		return r.failed(err)
-	}
-	r.Log.Info("took over", "vmm", r.handles.VMM.PID)
-	b.own(m)
-	if r.handles.Ready {
-		deadline = 0
-		b.answered()
-	}
 	r.set(b)
 	return b.watch(deadline)
 }

@@ -44,6 +44,7 @@ type world struct {
 	dir    statedir.VMDir
 	cfg    machine.Config
 	driver *vmmtest.Memory
+	via    vmm.Driver // optional: what the supervisor gets instead
 	client machine.Client
 
 	mu     sync.Mutex
@@ -102,10 +103,14 @@ func (w *world) start(ctx context.Context) <-chan outcome {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var driver vmm.Driver = w.driver
+	if w.via != nil {
+		driver = w.via
+	}
 	done := make(chan outcome, 1)
 	go func() {
 		var o outcome
-		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: w.driver, Listener: listener, InitPatience: w.patience, ClockChanges: w.clock})
+		o.exit, o.err = Run(ctx, Config{Machine: w.cfg, Driver: driver, Listener: listener, InitPatience: w.patience, ClockChanges: w.clock})
 		done <- o
 	}()
 	w.t.Cleanup(func() { w.client.Shutdown(context.Background(), 0) })

@@ -191,6 +191,9 @@ func (w *World) DaemonPID() int {
 }
 
 func (w *World) close() {
+	if w.t.Failed() {
+		w.dumpLogs() // before what they are about is deleted
+	}
 	if len(w.Processes()) == 0 {
 		return
 	}
@@ -199,9 +202,6 @@ func (w *World) close() {
 	out, _ := w.Command(ctx, "vm", "list", "--quiet").Output()
 	if refs := strings.Fields(string(out)); len(refs) > 0 {
 		w.Command(ctx, append([]string{"vm", "delete", "--force"}, refs...)...).Run()
-	}
-	if w.t.Failed() {
-		w.dumpLogs()
 	}
 	w.Command(ctx, "daemon", "stop", "--force").Run()
 	WaitFor(w.t, 20*time.Second, "the world's processes to end", func() bool { return len(w.Processes()) == 0 })
