@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 var devbox = netip.MustParseAddr("127.88.1.2")
@@ -118,4 +120,23 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BIND's own client takes the answers without a complaint.
+func TestDig(t *testing.T) {
+	dig := testenv.RequireTool(t, "dig")
+	s := newServer(t, 0)
+	_, port, _ := net.SplitHostPort(s.Address())
+	for _, tc := range []struct{ args, want string }{
+		{"devbox.vm A", "status: NOERROR"}, {"devbox.vm A", "IN\tA\t" + devbox.String()}, {"devbox.vm AAAA", "IN\tSOA\t"}, {"nobody.vm", "status: NXDOMAIN"},
+		{"+tcp devbox.vm", devbox.String()}, {"+dnssec +bufsize=4096 devbox.vm", devbox.String()}, {"+cookie devbox.vm", devbox.String()},
+		{"+noedns devbox.vm", devbox.String()}, {"vm SOA", "localhost. nobody.localhost."}, {"example.org", "status: REFUSED"},
+		{"-c CH version.bind TXT", "status: REFUSED"}, {"+noedns +opcode=UPDATE devbox.vm", "status: NOTIMP"}, {"vm AXFR", "Transfer failed"},
+	} {
+		out, err := exec.Command(dig, append([]string{"@127.0.0.1", "-p", port, "+tries=1", "+norecurse"}, strings.Fields(tc.args)...)...).CombinedOutput()
+		text := string(out)
+		if err != nil && !strings.Contains(tc.args, "AXFR") || !strings.Contains(text, tc.want) || strings.Contains(text, "WARNING") {
+			t.Errorf("dig %s: %v, want %q\n%s", tc.args, err, tc.want, text)
+		}
+	}
 }

@@ -68,6 +68,19 @@ func TestOpenSSHScreens(t *testing.T) {
 			return err == nil && string(got) == "irst line\nsecond\n"
 		})
 	})
+	t.Run("htop", func(t *testing.T) {
+		testenv.RequireTool(t, "htop")
+		s := newScreen(t, "ssh -tt -F "+o.config+" vm env HOME="+t.TempDir()+" htop")
+		s.await("meters, processes and keys", func(shown string) bool {
+			return strings.Contains(shown, "Load average") && strings.Contains(shown, "PID") && strings.Contains(shown, "F10")
+		})
+		s.tmux("resize-window", "-x", "70", "-y", "14")
+		s.await("the new size", func(shown string) bool {
+			lines := strings.Split(strings.TrimRight(shown, "\n"), "\n")
+			return len(lines) <= 14 && strings.Contains(lines[len(lines)-1], "F1")
+		})
+		s.keys("q")
+	})
 	t.Run("tmux in it", func(t *testing.T) {
 		inner := filepath.Join(t.TempDir(), "inner")
 		s := newScreen(t, "ssh -tt -F "+o.config+" vm env -u TMUX tmux -S "+inner+" -f /dev/null")

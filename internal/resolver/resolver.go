@@ -36,7 +36,10 @@ var Methods = []Method{Resolved, NetworkManager, Dnsmasq, Hosts}
 // undo is the command that takes everything back.
 const undo = "banger dns setup --uninstall"
 
-const hostsFile = "/etc/hosts"
+const (
+	hostsFile    = "/etc/hosts"
+	resolvedFile = "/etc/systemd/resolved.conf.d/banger.conf"
+)
 
 // Host is a name with its address.
 type Host struct {
@@ -65,7 +68,8 @@ func Detect(root string) Method {
 		return err == nil && strings.Contains(string(b), "dns=dnsmasq")
 	})
 	switch {
-	case exists("run/systemd/resolve/stub-resolv.conf") && (has("etc/resolv.conf", "127.0.0.53") || has("etc/nsswitch.conf", "resolve")):
+	case exists("run/systemd/resolve/stub-resolv.conf") && !resolvedHasOthers(root) &&
+		(has("etc/resolv.conf", "127.0.0.53") || has("etc/nsswitch.conf", "resolve") && !has("etc/resolv.conf", "nameserver")):
 		return Resolved
 	case exists("run/NetworkManager") && byDnsmasq:
 		return NetworkManager
@@ -75,12 +79,33 @@ func Detect(root string) Method {
 	return Hosts
 }
 
+// resolvedHasOthers tells whether systemd-resolved has servers for the whole host beside those of its links. It asks all of those alike,
+// whatever the domain: a server of banger's among them would be asked for too little and too much.
+func resolvedHasOthers(root string) bool {
+	for _, pattern := range []string{"etc/systemd/resolved.conf", "etc/systemd/resolved.conf.d/*.conf", "run/systemd/resolved.conf.d/*.conf", "usr/lib/systemd/resolved.conf.d/*.conf"} {
+		paths, _ := filepath.Glob(filepath.Join(root, pattern))
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil || path == filepath.Join(root, resolvedFile) {
+				continue
+			}
+			for line := range strings.Lines(string(text)) {
+				key, value, _ := strings.Cut(line, "=")
+				if strings.TrimSpace(key) == "DNS" && strings.TrimSpace(value) != "" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // For gives what the method needs; server is where banger answers, hosts are the VMs with an address now.
 func For(method Method, server netip.AddrPort, hosts []Host) (Plan, error) {
 	forward := fmt.Sprintf("# Written by banger; undo: %s\nserver=/vm/%s#%d\n", undo, server.Addr(), server.Port())
 	switch method {
 	case Resolved:
-		return Plan{method, "/etc/systemd/resolved.conf.d/banger.conf",
+		return Plan{method, resolvedFile,
 			fmt.Sprintf("# Written by banger; undo: %s\n[Resolve]\nDNS=%s\nDomains=~vm\n", undo, server), []string{"systemctl restart systemd-resolved"}}, nil
 	case NetworkManager:
 		return Plan{method, "/etc/NetworkManager/dnsmasq.d/banger.conf", forward, []string{"systemctl restart NetworkManager"}}, nil

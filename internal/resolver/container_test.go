@@ -1,0 +1,158 @@
+package resolver
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	wire "github.com/miekg/dns"
+
+	"banger"
+	"banger/internal/dns"
+	"banger/internal/testenv"
+)
+
+const serverRole = "BANGER_TEST_ROLE"
+
+// probeUnit is all that the container runs. It ends the container.
+const probeUnit = `[Unit]
+Requires=basic.target dbus.service
+After=basic.target dbus.service
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -e /test/probe.sh
+StandardOutput=file:/test/out
+StandardError=file:/test/err
+`
+
+// probeScript sets names up by banger and takes it back, and tells what a name is meanwhile: on a computer that asks nobody else, on one whose
+// network has a resolver, and on one that has a resolver for the whole system.
+const probeScript = `mkfifo /test/started
+` + serverRole + `=1 /test/program -test.run='^TestContainerRole$' >&2 &
+read -r server </test/started
+# Without a network systemd-resolved asks nobody.
+ip link add up0 type veth peer name up1
+ip addr add 192.0.2.2/24 dev up0
+ip link set up1 up
+ip link set up0 up
+mkdir -p /run/systemd/system/systemd-resolved.service.d # that allows five starts in ten seconds
+printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/systemd-resolved.service.d/often.conf
+systemctl daemon-reload
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+name() { echo "$1: $(getent hosts $1 | cut -d' ' -f1)"; }
+state() { find /etc/systemd /etc/dnsmasq.d /etc/NetworkManager /etc/hosts -type f 2>/dev/null | sort | xargs md5sum; }
+network() { [ $case != link ] || resolvectl dns up0 192.0.2.2:42070; }
+for case in alone link global; do
+  [ $case != global ] || printf '[Resolve]\nDNS=127.0.0.1:42070\n' >/etc/systemd/resolved.conf
+  systemctl restart systemd-resolved
+  network
+  state >/test/before
+  echo "== $case"
+  name devbox.vm
+  /test/banger dns setup --server $server --host devbox=127.88.1.2 2>&1 | head -1
+  for n in 1 2; do /test/banger dns setup --install --server $server --host devbox=127.88.1.2; done
+  network
+  for n in 1 2 3; do name devbox.vm; [ $case = alone ] || name www.example.test; done | sort -u
+  name nobody.vm
+  resolvectl status >&2
+  /test/banger dns setup --uninstall
+  network
+  name devbox.vm
+  state | cmp - /test/before && echo as before
+done
+`
+
+// With a real systemd-resolved, names in .vm are banger's from the set-up to its end, and all others are asked where they were before. The
+// container is this system's own tree below an overlay in memory.
+func TestResolvedInAContainer(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
+	if os.Getuid() != 0 {
+		testenv.Skip(t, "root")
+	}
+	testenv.RequireTool(t, "systemd-nspawn")
+	_, deb := testenv.AptDownload(t, "systemd-resolved")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	bin := testenv.Binaries(t)
+	for name, text := range map[string]string{"probe.service": probeUnit, "probe.sh": probeScript, "program": "", "banger": "", "resolved.deb": string(deb)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	// In a mount namespace of its own: whatever ends it, nothing stays mounted.
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=private", "sh", "-ec", `
+		mount -t tmpfs tmpfs /mnt
+		mkdir /mnt/upper /mnt/work /mnt/root
+		mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+		dpkg-deb --fsys-tarfile "$0/resolved.deb" | tar -x -C /mnt/root --keep-directory-symlink
+		chroot /mnt/root useradd --system --no-create-home systemd-resolve 2>/dev/null || true
+		exec systemd-nspawn --quiet --directory=/mnt/root --boot --private-network --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \
+			--bind="$0:/test" --bind-ro="$1:/test/program" --bind-ro="$2/banger:/test/banger" --bind-ro="$0/probe.service:/etc/systemd/system/probe.service" -- --unit=probe.service`, dir, self, bin)
+	log, err := cmd.CombinedOutput()
+	out, _ := os.ReadFile(filepath.Join(dir, "out"))
+	by := func(m Method) string {
+		return "names are resolved by " + string(m) + " here; a root shell would do this:"
+	}
+	const has, no, other, nobody, after = "devbox.vm: 127.88.1.2", "devbox.vm: ", "www.example.test: 192.0.2.7", "nobody.vm: ", "as before"
+	want := strings.Join([]string{"== alone", no, by(Resolved), has, nobody, no, after, "== link", no, by(Resolved), has, other, nobody, no, after,
+		"== global", no, by(Hosts), has, other, nobody, no, after, ""}, "\n")
+	if string(out) != want {
+		errs, _ := os.ReadFile(filepath.Join(dir, "err"))
+		t.Errorf("the container (%v) says\n%s\nwant\n%s\nerrors:\n%s\n%s", err, out, want, errs, log)
+	}
+}
+
+// TestContainerRole is what TestResolvedInAContainer runs in its container: banger's server for .vm, and another one for other names.
+func TestContainerRole(t *testing.T) {
+	if os.Getenv(serverRole) == "" {
+		t.Skipf("needs TestResolvedInAContainer to start it")
+	}
+	lookup := func(_ context.Context, name string) (netip.Addr, error) {
+		if name == "devbox" {
+			return netip.MustParseAddr("127.88.1.2"), nil
+		}
+		return netip.Addr{}, banger.ErrNotFound
+	}
+	s, err := dns.Listen(dns.Config{Lookup: lookup, Log: slog.New(slog.DiscardHandler)}, dns.DefaultPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	serveOther(t, "0.0.0.0:42070")
+	if err := os.WriteFile("/test/started", []byte(s.Address()+"\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Hour) // it is ended before
+}
+
+// serveOther is a resolver that knows www.example.test, and that there is no vm.
+func serveOther(t *testing.T, address string) {
+	server := &wire.Server{Addr: address, Net: "udp", Handler: wire.HandlerFunc(func(w wire.ResponseWriter, query *wire.Msg) {
+		reply := new(wire.Msg).SetReply(query)
+		switch q := query.Question[0]; {
+		case q.Name != "www.example.test.":
+			reply.Rcode = wire.RcodeNameError
+		case q.Qtype == wire.TypeA:
+			reply.Answer = []wire.RR{&wire.A{Hdr: wire.RR_Header{Name: q.Name, Rrtype: wire.TypeA, Class: wire.ClassINET, Ttl: 5}, A: net.IPv4(192, 0, 2, 7)}}
+		}
+		w.WriteMsg(reply)
+	})}
+	started := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(started) }
+	go func() { t.Error(server.ListenAndServe()) }()
+	<-started
+}
