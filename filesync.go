@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,50 +15,53 @@ const MaxFileSync = 100
 
 // FileSync is a file or directory in the home of the host's user that VMs get a copy of, anew at each start.
 type FileSync struct {
-	Host  string   `json:"host" toml:"host"`                     // "~/.netrc", or absolute and in the home
-	Guest string   `json:"guest,omitempty" toml:"guest"`         // "~/.netrc", in the home of the VM's user, or below /root; empty: as in the host's home
-	Mode  FileMode `json:"mode,omitempty" toml:"mode,omitempty"` // of a file; 0: 0600. What is in a directory keeps its own
+	Host  string `json:"host" toml:"host"`             // "~/.netrc", or absolute and in the home
+	Guest string `json:"guest,omitempty" toml:"guest"` // "~/.netrc", in the home of the VM's user, or below /root; empty: as in the host's home
+	Mode  string `json:"mode,omitempty" toml:"mode"`   // of a file, in octal; empty: "0600". What is in a directory keeps its own
 }
 
-// FileMode is permission bits that are written in octal: "0600".
-type FileMode uint32
+// defaultSyncMode is that of files whose entry names none: they may well be secrets.
+const defaultSyncMode = 0o600
 
-// UnmarshalText reads octal digits up to 0777. Errors: ErrInvalid.
-func (m *FileMode) UnmarshalText(text []byte) error {
-	n, err := strconv.ParseUint(string(text), 8, 32)
-	if err != nil || n < 1 || n > 0o777 {
-		return Invalidf("mode %.40q: want octal digits from 0001 to 0777, such as 0600", text)
+// Bits gives the permission bits of a file; those of a mode that Paths refuses are the default.
+func (f FileSync) Bits() uint32 {
+	if bits, err := f.bits(); err == nil {
+		return bits
 	}
-	*m = FileMode(n)
-	return nil
+	return defaultSyncMode
 }
 
-// MarshalText is the inverse of UnmarshalText.
-func (m FileMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+func (f FileSync) bits() (uint32, error) {
+	if f.Mode == "" {
+		return defaultSyncMode, nil
+	}
+	n, err := strconv.ParseUint(f.Mode, 8, 32)
+	if err != nil || n < 1 || n > 0o777 {
+		return 0, fmt.Errorf("mode %.40q: want octal digits from 0001 to 0777, such as 0600", f.Mode)
+	}
+	return uint32(n), nil
+}
 
-func (m FileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
-
-// ParseFileSync reads "HOST", "HOST:GUEST" or "HOST:GUEST:MODE". It checks the mode only. Errors: ErrInvalid.
+// ParseFileSync reads "HOST", "HOST:GUEST" or "HOST:GUEST:MODE"; Paths checks what they say. Errors: ErrInvalid.
 func ParseFileSync(text string) (FileSync, error) {
 	parts := strings.Split(text, ":")
-	f := FileSync{Host: parts[0]}
-	var err error
-	switch len(parts) {
-	case 3:
-		err = f.Mode.UnmarshalText([]byte(parts[2]))
-		fallthrough
-	case 2:
-		if f.Guest = parts[1]; f.Guest == "" {
-			err = errors.Join(err, errors.New("the path in the VM is empty"))
-		}
-	case 1:
-	default:
-		err = errors.New("it has more than three parts")
+	if len(parts) > 3 || len(parts) > 1 && slices.Contains(parts[1:], "") {
+		return FileSync{}, fileSyncError(text, errors.New("want HOST, HOST:GUEST or HOST:GUEST:MODE"))
 	}
-	if err != nil {
-		return FileSync{}, fileSyncError(text, err)
+	parts = append(parts, "", "")
+	return FileSync{Host: parts[0], Guest: parts[1], Mode: parts[2]}, nil
+}
+
+// String is for people.
+func (f FileSync) String() string {
+	text := f.Host
+	if f.Guest != "" {
+		text += " to " + f.Guest
 	}
-	return f, nil
+	if f.Mode != "" {
+		text += " with mode " + f.Mode
+	}
+	return text
 }
 
 func fileSyncError(subject string, err error) error {
@@ -65,10 +69,13 @@ func fileSyncError(subject string, err error) error {
 }
 
 // Paths gives the path on the host, below home, and the path in the guest: "~/…" or "/root/…", both clean. It looks at no file.
-// Errors: ErrInvalid for a path that is empty, relative, not clean, outside of home, or somebody else's.
+// Errors: ErrInvalid for a path that is empty, relative, not clean, outside of home, or somebody else's, and for a bad mode.
 func (f FileSync) Paths(home string) (host, guest string, err error) {
 	if host, err = f.hostPath(home); err == nil {
 		guest, err = f.guestPath(host)
+	}
+	if err == nil {
+		_, err = f.bits()
 	}
 	if err != nil {
 		return "", "", fileSyncError(f.Host, err)

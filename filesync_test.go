@@ -13,16 +13,16 @@ func TestFileSync(t *testing.T) {
 	for _, tc := range []struct {
 		text        string
 		host, guest string
-		mode        banger.FileMode
+		mode        uint32
 	}{
-		{"~/.netrc", ".netrc", "~/.netrc", 0},
-		{"/home/me/.config/gh", ".config/gh", "~/.config/gh", 0},
-		{"~/a b/ü:/root/x", "a b/ü", "/root/x", 0},
+		{"~/.netrc", ".netrc", "~/.netrc", 0o600},
+		{"/home/me/.config/gh", ".config/gh", "~/.config/gh", 0o600},
+		{"~/a b/ü:/root/x", "a b/ü", "/root/x", 0o600},
 		{"~/key:~/.ssh/id:0400", "key", "~/.ssh/id", 0o400},
 		{"~/..a:~/...:7", "..a", "~/...", 7},
 	} {
 		f, err := banger.ParseFileSync(tc.text)
-		if err != nil || f.Mode != tc.mode {
+		if err != nil || f.Bits() != tc.mode {
 			t.Errorf("ParseFileSync(%q) = %+v, %v", tc.text, f, err)
 			continue
 		}
@@ -41,7 +41,7 @@ func TestFileSyncRefuses(t *testing.T) {
 	for _, tc := range []struct{ text, say string }{
 		{"", "empty"},
 		{":~/x", "empty"},
-		{"~/x:", "empty"},
+		{"~/x:", "HOST:GUEST"},
 		{"x", "relative"},
 		{"./x", "relative"},
 		{"~", "a home is written"},
@@ -70,8 +70,8 @@ func TestFileSyncRefuses(t *testing.T) {
 		{"~/x:~/y:1777", "mode"},
 		{"~/x:~/y:0o600", "mode"},
 		{"~/x:~/y:rw", "mode"},
-		{"~/x:~/y:", "mode"},
-		{"~/x:~/y:600:z", "three parts"},
+		{"~/x:~/y:", "HOST:GUEST"},
+		{"~/x:~/y:600:z", "HOST:GUEST"},
 	} {
 		f, err := banger.ParseFileSync(tc.text)
 		if err == nil {

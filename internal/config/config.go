@@ -32,6 +32,8 @@ type Config struct {
 	Ports      Ports      `toml:"ports"`
 	VM         VM         `toml:"vm"`
 	VMDefaults VMDefaults `toml:"vm_defaults"`
+
+	FileSync []banger.FileSync `toml:"file_sync"` // for every VM; the first is file_sync[1]
 }
 
 // Images says what machines are made from and how much an image may hold.
@@ -110,6 +112,7 @@ func Locate() (path string, must bool, err error) {
 type Loaded struct {
 	Config
 	from map[string]string // by key; what is missing is built in
+	file string            // path
 }
 
 // Load reads the file that Locate names, then the environment: BANGER_DEBIAN_MIRROR stands above debian.mirror, and so on for each key.
@@ -180,7 +183,8 @@ func Parse(path string, text []byte) (Config, error) {
 		first := strict.Errors[0]
 		key := strings.Join(first.Key(), ".")
 		line, _ := first.Position()
-		return Config{}, invalid(path, line, banger.DidYouMean(key, Keys()), fmt.Errorf("unknown key %.100q", key))
+		known := append(Keys(), "file_sync.host", "file_sync.guest", "file_sync.mode")
+		return Config{}, invalid(path, line, banger.DidYouMean(key, known), fmt.Errorf("unknown key %.100q", key))
 	}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		line, _ := bad.Position()
@@ -206,10 +210,13 @@ func invalid(path string, line int, hint string, err error) error {
 	return &banger.Error{Kind: banger.ErrInvalid, Op: "configuration", Subject: path, Err: err, Hint: hint}
 }
 
-// Keys gives every key, "images.default" and so on, in the order of the structs.
+// Keys gives the key of every single value, "images.default" and so on, in the order of the structs.
 func Keys() []string {
 	var keys []string
 	for section := range reflect.TypeFor[Config]().Fields() {
+		if section.Type.Kind() != reflect.Struct {
+			continue
+		}
 		for field := range section.Type.Fields() {
 			keys = append(keys, section.Tag.Get("toml")+"."+field.Tag.Get("toml"))
 		}

@@ -26,6 +26,7 @@ func TestParse(t *testing.T) {
 	want.Debian = Debian{Mirror: "http://m.example/debian", Proxy: "http://u:p@proxy:3128", Keyring: "/keys.gpg"}
 	want.VM.MaxMemory = Share{Bytes: 12 << 30}
 	want.VMDefaults = VMDefaults{VCPU: 3, Memory: 2 << 30, DiskSize: 20 << 30, AutoStopIdle: Span(36 * time.Hour), Net: banger.NetNone}
+	want.FileSync = []banger.FileSync{{Host: "~/.netrc"}, {Host: "~/keys/deploy", Guest: "/root/.ssh/id", Mode: "0400"}}
 	got, err := Parse("f", []byte(`
 [images]
 default = "mine"
@@ -47,6 +48,12 @@ memory = "2G"
 disk_size = "20GiB"
 auto_stop_idle = "1d12h"
 net = "none"
+[[file_sync]]
+host = "~/.netrc"
+[[file_sync]]
+host = "~/keys/deploy"
+guest = "/root/.ssh/id"
+mode = "0400"
 `))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Parse: %v\n%s", err, diff)
@@ -93,6 +100,15 @@ func TestParseRefuses(t *testing.T) {
 		{"policy", "[vm_defaults]\nnet = \"allow=a b\"", "at character 7", ""},
 		{"idle time", "[vm_defaults]\nauto_stop_idle = \"soon\"", "f:2: ", ""},
 		{"short idle time", "[vm_defaults]\nauto_stop_idle = \"10s\"", "vm_defaults.auto_stop_idle: want at least 1m", ""},
+		{"key of a synced file", "[[file_sync]]\nhots = \"~/x\"", `f:2: unknown key "file_sync.hots"`, "file_sync.host"},
+		{"synced file", "[[file_sync]]\nhost = \"~/x\"\n[[file_sync]]\nhost = \"x\"", "file_sync[2]: sync \"x\": it is relative", "~/.netrc"},
+		{"synced file without host", "[[file_sync]]\nguest = \"~/x\"", "file_sync[1]: ", "~/.netrc"},
+		{"synced file of root", "[[file_sync]]\nhost = \"/etc/shadow\"", "file_sync[1]: ", "~/.netrc"},
+		{"synced file elsewhere", "[[file_sync]]\nhost = \"~/x\"\nguest = \"/etc/x\"", "file_sync[1]: ", "~/.netrc"},
+		{"one place for two", "[[file_sync]]\nhost = \"~/x\"\n[[file_sync]]\nhost = \"~/y\"\nguest = \"~/x\"", "file_sync[2]: file_sync[1] has the same place", ""},
+		{"mode", "[[file_sync]]\nhost = \"~/x\"\nmode = \"rw\"", "file_sync[1]: sync", ""},
+		{"mode as a number", "[[file_sync]]\nhost = \"~/x\"\nmode = 0o600", "f:3: ", ""},
+		{"too many synced files", strings.Repeat("[[file_sync]]\nhost = \"~/x\"\n", 101), "at most 100", ""},
 		{"keyring", "[debian]\nkeyring = \"keys\"", "debian.keyring", ""},
 	} {
 		_, err := Parse("f", []byte(tc.text))
@@ -209,6 +225,18 @@ func TestSettings(t *testing.T) {
 	if diff := cmp.Diff(Keys(), keys); diff != "" {
 		t.Errorf("Settings (-keys +told):\n%s", diff)
 	}
+	t.Setenv("BANGER_CONFIG", path+".sync")
+	if err := os.WriteFile(path+".sync", []byte("[[file_sync]]\nhost = \"~/.netrc\"\nmode = \"0640\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synced, err := Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := synced.Settings()
+	if last := list[len(list)-1]; last != (Setting{"file_sync[1]", "~/.netrc with mode 0640", path + ".sync"}) {
+		t.Errorf("the synced file is told as %+v", last)
+	}
 	if l.VM.MaxMemory.Of(16<<30) != 16<<30/100*50 || (Share{Bytes: 7}).Of(16<<30) != 7 {
 		t.Errorf("shares: %d", l.VM.MaxMemory.Of(16<<30))
 	}
@@ -262,6 +290,7 @@ func TestDocs(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("[images]\ndefault = \"x\"\norder = []\nmax_bytes = \"1G\"\n[catalog]\nkeys = [\"" + key + "\"]\n"))
 	f.Add([]byte("[images.order]\nx = 1\n"))
+	f.Add([]byte("[[file_sync]]\nhost = \"~/x\"\nmode = \"0600\"\n"))
 	f.Add([]byte("images = 3\n[[catalog]]\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		cfg, err := Parse("f", text)

@@ -36,13 +36,15 @@ const mirrorVariable = "BANGER_MIRROR"
 
 // note remembers what the text of a file sets.
 func (l *Loaded) note(path string, text []byte) {
-	var sections map[string]map[string]any
-	if toml.Unmarshal(text, &sections) != nil {
-		return // Parse has taken it: there is something else than sections, which sets nothing
+	var all map[string]any
+	if toml.Unmarshal(text, &all) != nil {
+		return // Parse has taken it
 	}
+	l.file = path
 	for _, key := range Keys() {
 		section, name, _ := strings.Cut(key, ".")
-		if _, ok := sections[section][name]; ok {
+		values, _ := all[section].(map[string]any)
+		if _, ok := values[name]; ok {
 			l.from[key] = path
 		}
 	}
@@ -108,7 +110,7 @@ func (c *Config) field(key string) reflect.Value {
 	return byTag(byTag(reflect.ValueOf(c).Elem(), section), name)
 }
 
-// Settings gives every key with its value, in the order of the structs. A password in a URL is left out.
+// Settings gives every key with its value, in the order of the structs, then each file that is synced. A password in a URL is left out.
 func (l *Loaded) Settings() []Setting {
 	var list []Setting
 	for _, key := range Keys() {
@@ -117,6 +119,9 @@ func (l *Loaded) Settings() []Setting {
 			from = BuiltIn
 		}
 		list = append(list, Setting{Key: key, Value: show(l.Config.field(key)), From: from})
+	}
+	for i, f := range l.FileSync {
+		list = append(list, Setting{Key: fmt.Sprintf("file_sync[%d]", i+1), Value: f.String(), From: l.file})
 	}
 	return list
 }

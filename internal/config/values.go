@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -153,7 +154,36 @@ func (c *Config) validate() error {
 	if idle := time.Duration(c.VMDefaults.AutoStopIdle); idle != 0 && idle < banger.MinStopIdle {
 		return fmt.Errorf("vm_defaults.auto_stop_idle: want at least %s, or 0 for never", banger.FormatDuration(banger.MinStopIdle))
 	}
+	if err := c.validateFileSync(); err != nil {
+		return err
+	}
 	return c.VMDefaults.validate()
+}
+
+// validateFileSync looks at no file: one that is missing now may be there when a VM starts.
+func (c *Config) validateFileSync() error {
+	if len(c.FileSync) == 0 {
+		return nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return fmt.Errorf("file_sync: %w", err)
+	}
+	if len(c.FileSync) > banger.MaxFileSync {
+		return fmt.Errorf("file_sync: %d entries, want at most %d", len(c.FileSync), banger.MaxFileSync)
+	}
+	places := map[string]int{}
+	for i, f := range c.FileSync {
+		_, guest, err := f.Paths(home)
+		if first := places[guest]; err == nil && first > 0 {
+			err = fmt.Errorf("file_sync[%d] has the same place in the VM, %s", first, guest)
+		}
+		if err != nil {
+			return fmt.Errorf("file_sync[%d]: %w", i+1, err)
+		}
+		places[guest] = i + 1
+	}
+	return nil
 }
 
 // validate wants sizes that a VM can have, or 0 for those of the host.
