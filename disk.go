@@ -6,6 +6,7 @@ const DiskLayoutVersion = 1
 // Directories of a VM's disk. Upper and work belong to the root overlay; the bind directories are mounted over it.
 const (
 	DiskLayoutFile = "layout"
+	DiskSyncFile   = "sync.json" // marks of the synced files by their paths in the guest, as the last start left them
 	DiskUpperDir   = "overlay/upper"
 	DiskWorkDir    = "overlay/work"
 )

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,9 +26,11 @@ import (
 // Options say what a disk is made from.
 type Options struct {
 	SizeBytes int64
-	Seed      string       // tar of the image's /root; "": none
-	Files     []tree.Entry // relative to /root, parents included; they replace what the seed has
-	GitName   string       // the user's identity for git; may be empty
+	Seed      string            // tar of the image's /root; "": none
+	Files     []tree.Entry      // relative to /root, parents included; they replace what the seed has
+	Sync      []tree.Entry      // synced files, like Files; a directory that is there keeps its own mode
+	Marks     map[string]string // of synced files: what the guest's agent remembers of them
+	GitName   string            // the user's identity for git; may be empty
 	GitEmail  string
 	Time      time.Time // of everything that is new
 }
@@ -114,6 +117,10 @@ func source(seed tree.Source, opts Options) tree.Source {
 		base = append(base, tree.Directory(dir, mode))
 	}
 	base = append(base, tree.Literal(banger.DiskLayoutFile, 0o444, fmt.Appendf(nil, "%d\n", banger.DiskLayoutVersion)))
+	if len(opts.Marks) > 0 {
+		text, _ := json.Marshal(opts.Marks) // texts can always be encoded
+		base = append(base, tree.Literal(banger.DiskSyncFile, 0o600, text))
+	}
 	add(banger.DiskUpperDir, 0o755)
 	add(banger.DiskWorkDir, 0o755)
 	home := ""
@@ -123,7 +130,7 @@ func source(seed tree.Source, opts Options) tree.Source {
 			home = bind.Dir
 		}
 	}
-	root := &rootDir{opts: opts, seed: seed, seen: map[string]bool{}}
+	root := &rootDir{opts: opts, seed: seed, seen: map[string]bool{}, dirs: map[string]bool{}}
 	return tree.Concat(tree.Of(base...), tree.Under(home, tree.WithOwner(tree.Concat(root.fromSeed, root.own), 0, 0)))
 }
 
@@ -131,13 +138,14 @@ func source(seed tree.Source, opts Options) tree.Source {
 type rootDir struct {
 	opts Options
 	seed tree.Source
-	seen map[string]bool // of the seed
+	seen map[string]bool // of the seed, then also of the VM's own files
+	dirs map[string]bool // of those, the directories
 }
 
 // fromSeed leaves out the directory itself, whose mode the layout gives, and what the VM's own files replace.
 func (r *rootDir) fromSeed(yield func(tree.Entry, error) bool) {
 	replaced := map[string]bool{".": true}
-	for _, entry := range r.opts.Files {
+	for _, entry := range slices.Concat(r.opts.Files, r.opts.Sync) {
 		if entry.Kind != tree.Dir {
 			replaced[entry.Path] = true
 		}
@@ -148,6 +156,7 @@ func (r *rootDir) fromSeed(yield func(tree.Entry, error) bool) {
 			return
 		}
 		r.seen[entry.Path] = true
+		r.dirs[entry.Path] = entry.Kind == tree.Dir
 		if !replaced[entry.Path] && !yield(entry, nil) {
 			return
 		}
@@ -158,7 +167,15 @@ func (r *rootDir) fromSeed(yield func(tree.Entry, error) bool) {
 // settings nor the user's name get lost.
 func (r *rootDir) own(yield func(tree.Entry, error) bool) {
 	for _, entry := range r.opts.Files {
+		r.dirs[entry.Path] = entry.Kind == tree.Dir
 		if !yield(entry, nil) {
+			return
+		}
+	}
+	for _, entry := range r.opts.Sync {
+		known := r.dirs[entry.Path] && entry.Kind == tree.Dir
+		r.seen[entry.Path] = true
+		if !known && !yield(entry, nil) {
 			return
 		}
 	}

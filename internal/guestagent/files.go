@@ -25,7 +25,7 @@ func (s *Server) ServeFiles(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true}.Serve(conn)
+	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, BringUpToDate: s.bringUpToDate}.Serve(conn)
 }
 
 // owner is the default user.

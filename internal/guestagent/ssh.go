@@ -65,6 +65,7 @@ type Server struct {
 	listeners listeners
 
 	transfers chan struct{}
+	syncing   sync.Mutex
 
 	mu       sync.Mutex
 	config   *ssh.ServerConfig // nil before the first identity

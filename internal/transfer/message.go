@@ -23,6 +23,7 @@ type Request struct {
 	Walk   *Walk   `json:"walk,omitempty"`   // → Answer, then a stream
 	Read   *Read   `json:"read,omitempty"`   // then the client's stream → Answer with an Origin, then a stream
 	Remove *Remove `json:"remove,omitempty"` // then the client's stream → Answer with a Report
+	Sync   *Sync   `json:"sync,omitempty"`   // → Answer, then the client's stream, then another Answer with Synced
 }
 
 // Get asks for a file or tree.
@@ -44,6 +45,7 @@ type Answer struct {
 	Error  *banger.ErrorBody `json:"error,omitempty"`
 	Origin *Origin           `json:"origin,omitempty"`
 	Report *Report           `json:"report,omitempty"`
+	Synced *Synced           `json:"synced,omitempty"`
 }
 
 // maxLine bounds a line, in bytes.
@@ -163,9 +165,11 @@ func (in *Incoming) Left() Report {
 	return in.stream.got.Report
 }
 
-func ended(stream *streamReader, o Origin) tree.Source {
+func ended(stream *streamReader, o Origin) tree.Source { return limited(stream, o, Limits) }
+
+func limited(stream *streamReader, o Origin, limits tree.Limits) tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
-		for e, err := range tree.FromTar(stream, Limits) {
+		for e, err := range tree.FromTar(stream, limits) {
 			if err == nil && !o.holds(e) {
 				e, err = tree.Entry{}, &banger.Error{Kind: banger.ErrCorrupt, Err: banger.Invalidf("%.300q is no part of %.300q", e.Path, o.Name)}
 			}
@@ -206,44 +210,49 @@ const cleanUpPatience = 15 * time.Second
 // of them. The end of ctx ends the sending; the guest then has removed what came when Bring returns, if it answers in time.
 // Errors: those of src and of the guest; ErrInterrupted; ErrUnavailable when the guest is gone.
 func Bring(ctx context.Context, conn Conn, put Put, src tree.Source) (Report, error) {
-	defer conn.Close()
-	if err := writeLine(conn, Request{Put: &put}); err != nil {
-		return Report{}, cutOff(err)
-	}
-	defer context.AfterFunc(ctx, func() {
-		_ = conn.CloseWrite() // if it fails, the other end is gone
-		_ = conn.SetReadDeadline(time.Now().Add(cleanUpPatience))
-	})()
-	report, err := push(conn, src)
-	if ctx.Err() != nil && err != nil {
-		return Report{}, &banger.Error{Kind: banger.ErrInterrupted, Op: "copy", Err: context.Cause(ctx)}
-	}
-	return report, err
-}
-
-func push(conn Conn, src tree.Source) (Report, error) {
-	r := bufio.NewReader(conn)
-	if _, err := readAnswer(r); err != nil {
-		return Report{}, err
-	}
-	var left Report
-	sent := make(chan error, 1)
-	go func() { sent <- send(conn, src, &left) }()
-	answer, err := readAnswer(r)
-	conn.Close() // sending ends, wherever it is
-	if sendErr := <-sent; sendErr != nil && !errors.Is(sendErr, errGone) {
-		err = sendErr // the guest has it from us
+	answer, left, err := deliver(ctx, conn, Request{Put: &put}, src)
+	if err == nil && answer.Report == nil {
+		err = &banger.Error{Kind: banger.ErrCorrupt, Err: errors.New("an answer without a report")}
 	}
 	if err != nil {
 		return Report{}, err
-	}
-	if answer.Report == nil {
-		return Report{}, &banger.Error{Kind: banger.ErrCorrupt, Err: errors.New("an answer without a report")}
 	}
 	report := *answer.Report
 	report.Skipped += left.Skipped
 	report.Left = append(report.Left, left.Left...)
 	return report, nil
+}
+
+// deliver gives the last answer, and what src leaves out.
+func deliver(ctx context.Context, conn Conn, req Request, src tree.Source) (answer Answer, left Report, err error) {
+	defer conn.Close()
+	if err := writeLine(conn, req); err != nil {
+		return answer, left, cutOff(err)
+	}
+	defer context.AfterFunc(ctx, func() {
+		_ = conn.CloseWrite() // if it fails, the other end is gone
+		_ = conn.SetReadDeadline(time.Now().Add(cleanUpPatience))
+	})()
+	answer, err = push(conn, src, &left)
+	if ctx.Err() != nil && err != nil {
+		err = &banger.Error{Kind: banger.ErrInterrupted, Op: "copy", Err: context.Cause(ctx)}
+	}
+	return answer, left, err
+}
+
+func push(conn Conn, src tree.Source, left *Report) (Answer, error) {
+	r := bufio.NewReader(conn)
+	if _, err := readAnswer(r); err != nil {
+		return Answer{}, err
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- send(conn, src, left) }()
+	answer, err := readAnswer(r)
+	conn.Close() // sending ends, wherever it is
+	if sendErr := <-sent; sendErr != nil && !errors.Is(sendErr, errGone) {
+		err = sendErr // the guest has it from us
+	}
+	return answer, err
 }
 
 // Conn is a connection of which one direction can end before the other.

@@ -21,6 +21,8 @@ type Server struct {
 	Enter func(dev uint64) bool
 	// Sync makes what comes durable before it is answered.
 	Sync bool
+	// BringUpToDate does what a Sync asks for. Optional: it is refused.
+	BringUpToDate func(src tree.Source) (Synced, error)
 }
 
 // Serve answers the one request of a connection and closes it. Its end ends the work, and nothing half done is left.
@@ -36,6 +38,8 @@ func (s Server) Serve(conn net.Conn) {
 		err = s.put(conn, r, *req.Put)
 	case req.Remove != nil:
 		err = s.remove(conn, r, *req.Remove)
+	case req.Sync != nil:
+		err = s.sync(conn, r)
 	default:
 		err = s.parts(conn, r, req)
 	}
