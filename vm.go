@@ -56,6 +56,7 @@ type VMSpec struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Publish   []Publish         `json:"publish,omitempty"`      // ports pinned to addresses of the host
 	CA        string            `json:"ca,omitempty"`           // certificates, in PEM, that its programs trust beside their own
+	Sync      []FileSync        `json:"sync,omitempty"`         // files of the host's user that it has copies of, beside those of the configuration
 	Net       NetPolicy         `json:"net,omitzero"`           // of VMs from before there was a network: not given, which is full
 	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
@@ -146,6 +147,7 @@ type VM struct {
 	StopReason string      `json:"stop_reason,omitempty"` // while it is being stopped and nobody asked for that: why
 	Exit       *Exit       `json:"exit,omitempty"`        // how the last run ended; nil while running
 
+	Synced     []FileSync  `json:"synced,omitempty"`     // what was brought up to date last: those of the configuration, then its own
 	Workspaces []Workspace `json:"workspaces,omitempty"` // what went in from the host, one for each place
 
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`    // --ttl: the daemon stops and deletes it then

@@ -187,6 +187,7 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 	if err != nil {
 		return wiring{}, err
 	}
+	home, _ := os.UserHomeDir() // without one there is nothing to sync, and that is told then
 	var host unix.Sysinfo_t
 	if err := unix.Sysinfo(&host); err != nil {
 		return wiring{}, fmt.Errorf("ask for the host's memory: %w", err)
@@ -214,13 +215,14 @@ func (m *Main) wire(log *slog.Logger, db *store.Store, cfg config.Config) (wirin
 		Homes:    lifecycle.Directories{Dir: m.dir},
 		Machines: lifecycle.Supervisors{Dir: m.dir, Program: beside("banger-machine")},
 		Guest:    beside("banger-guest"),
+		UserHome: home,
 		Keep:     keeper{dir: m.dir, saves: w.saves}.keep,
 		Probe:    newProber(m.dir, log, self).probe,
 		Gone:     func(ctx context.Context, holder proc.Handle) error { return holder.Wait(ctx) },
 		Defaults: lifecycle.Defaults{Image: cfg.Images.Default, Kernel: kernel.DefaultName, CPUs: runtime.NumCPU(),
 			MemoryMiB: int(memory >> 20), MaxMemoryMiB: int(cfg.VM.MaxMemory.Of(memory) >> 20),
 			New: lifecycle.Sizes{VCPU: cfg.VMDefaults.VCPU, MemoryMiB: int(cfg.VMDefaults.Memory >> 20), DiskBytes: int64(cfg.VMDefaults.DiskSize)}, StopIdle: time.Duration(cfg.VMDefaults.AutoStopIdle),
-			PublishAll: cfg.Ports.Publish == config.PublishAll, BootDeadline: deadline, StopTimeout: stopTimeout, Net: cfg.VMDefaults.Net},
+			PublishAll: cfg.Ports.Publish == config.PublishAll, BootDeadline: deadline, StopTimeout: stopTimeout, Net: cfg.VMDefaults.Net, Sync: cfg.FileSync},
 	})
 	return w, nil
 }

@@ -75,6 +75,7 @@ type CreateRequest struct {
 	Overcommit bool              `json:"overcommit,omitempty"` // start although there is not the memory
 	CA         string            `json:"ca,omitempty"`
 	Publish    []banger.Publish  `json:"publish,omitempty"`
+	Sync       []banger.FileSync `json:"sync,omitempty"` // beside those of the configuration, which they stand above
 }
 
 // ImportRequest asks for an image made from what lies on the host.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ type specFlags struct {
 	labels []string
 	age    ageFlags
 	ports  []string
+	sync   []string
 	host   hostFlags
 	net    netFlags
 	cmd    *cobra.Command
@@ -37,6 +39,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	f.host.add(cmd)
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
+	flags.StringArrayVar(&f.sync, "sync", nil, "`file` or directory of your home to have in the VM, anew at each start: HOST[:GUEST[:MODE]] (repeatable)")
 	f.age.add(cmd)
 	f.net.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
@@ -92,12 +95,38 @@ func (f *specFlags) request() (api.CreateRequest, error) {
 		}
 		req.Publish = append(req.Publish, p)
 	}
+	if req.Sync, err = parseSync(f.sync); err != nil {
+		return req, err
+	}
 	spec.Publish = req.Publish
 	req.Labels, spec.Labels = labels, labels
 	if req.Net, err = f.net.change(); err != nil {
 		return req, err
 	}
 	return req, validate(spec)
+}
+
+// parseSync reads what --sync names; the daemon finds out whether it is there.
+func parseSync(list []string) ([]banger.FileSync, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, err
+	}
+	var sync []banger.FileSync
+	for _, text := range list {
+		f, err := banger.ParseFileSync(text)
+		if err == nil {
+			_, _, err = f.Paths(home)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sync = append(sync, f)
+	}
+	return sync, nil
 }
 
 func parseLabels(list []string) (map[string]string, error) {

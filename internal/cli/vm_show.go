@@ -70,6 +70,9 @@ func showRows(d api.VMDetail, now time.Time) [][]string {
 	for _, p := range spec.Publish {
 		rows = append(rows, []string{"port", fmt.Sprintf("%s here is %d in it", p.Host, p.Guest)})
 	}
+	for _, f := range d.Synced {
+		rows = append(rows, []string{"synced", f.String()})
+	}
 	for _, key := range slices.Sorted(maps.Keys(spec.Labels)) {
 		rows = append(rows, []string{"label", key + "=" + spec.Labels[key]})
 	}

@@ -181,6 +181,39 @@ func TestIdentityBesideTheSeeds(t *testing.T) {
 	fsck(t, home.Disk())
 }
 
+// A synced file takes the place of what the seed has there, whatever it is, and leads nowhere; directories of the seed keep their modes.
+func TestSyncedFiles(t *testing.T) {
+	home := newHome(t)
+	seed := filepath.Join(t.TempDir(), "seed.tar")
+	file, err := os.Create(seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = tree.WriteTar(file, tree.Of(tree.Directory(".config", 0o755), tree.Literal(".config/a", 0o644, []byte("seed")), tree.Entry{Path: "link", Kind: tree.Symlink, Link: "../../overlay/upper"},
+		tree.Entry{Path: "leaf", Kind: tree.Symlink, Link: ".config/a"}, tree.Directory("dir", 0o755), tree.Literal("dir/x", 0o644, []byte("x"))))
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	sync := []tree.Entry{tree.Directory(".config", 0o700), tree.Literal(".config/b", 0o400, []byte("b")), tree.Literal("leaf", 0o600, []byte("l")), tree.Literal("dir", 0o600, []byte("d")),
+		tree.Directory("link", 0o700), tree.Literal("link/canary", 0o600, []byte("c")), tree.Literal(".gitconfig", 0o600, []byte("[user]"))}
+	if err := Create(t.Context(), home, Options{SizeBytes: 64 << 20, Seed: seed, Files: keys(), Sync: sync, Marks: map[string]string{"/root/leaf": "m"}, GitName: "Jo", Time: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{"cat /data/root/.config/a": "seed", "cat /data/root/.config/b": "b", "cat /data/root/leaf": "l", "cat /data/root/dir": "d", "cat /data/root/link/canary": "c",
+		"cat /data/root/.gitconfig": "[user]", "cat /sync.json": `{"/root/leaf":"m"}`} {
+		if got := debugfs(t, home.Disk(), command); got != want {
+			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+	if got := debugfs(t, home.Disk(), "stat /data/root/.config"); !strings.Contains(got, "Mode:  0755") {
+		t.Errorf("the seed's directory: %s", got)
+	}
+	if got := debugfs(t, home.Disk(), "ls /overlay/upper"); strings.Contains(got, "canary") {
+		t.Errorf("a link was followed: %s", got)
+	}
+	fsck(t, home.Disk())
+}
+
 func TestCreateFails(t *testing.T) {
 	damaged := filepath.Join(t.TempDir(), "seed.tar")
 	if err := os.WriteFile(damaged, []byte(strings.Repeat("no tar", 1000)), 0o600); err != nil {

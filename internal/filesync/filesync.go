@@ -48,9 +48,10 @@ const parentMode = 0o700
 
 // Collected is what entries name.
 type Collected struct {
-	Files    []File   // each path once, a directory before what is in it
-	Warnings []string // what is left out and need not be there
-	Failed   []error  // what is left out because it breaks a rule or can't be read
+	Entries  []banger.FileSync // that were read, with their places in the guest
+	Files    []File            // each path once, a directory before what is in it
+	Warnings []string          // what is left out and need not be there
+	Failed   []error           // what is left out because it breaks a rule or can't be read
 }
 
 // Collect reads what entries name below home. Of two with one place in the guest the later one counts. asRoot says that the VM's user is
@@ -96,12 +97,13 @@ func (c *collector) open(home string) (err error) {
 func (c *collector) entry(f banger.FileSync, asRoot bool) {
 	before, size := len(c.Warnings), c.bytes
 	found := map[string]File{}
-	err := c.read(f, asRoot, found)
+	guest, err := c.read(f, asRoot, found)
 	if err == nil {
 		err = c.add(found)
 	}
 	switch {
 	case err == nil:
+		c.Entries = append(c.Entries, banger.FileSync{Host: f.Host, Guest: guest, Mode: f.Mode})
 		return
 	case errors.Is(err, fs.ErrNotExist):
 		c.Warnings = append(c.Warnings[:before], fmt.Sprintf("%s is not there: the VM gets none", f.Host))
@@ -122,10 +124,11 @@ func kindOf(err error) error {
 	return banger.ErrUnavailable
 }
 
-func (c *collector) read(f banger.FileSync, asRoot bool, found map[string]File) error {
+// read reads what an entry names, and gives its place in the guest.
+func (c *collector) read(f banger.FileSync, asRoot bool, found map[string]File) (guest string, err error) {
 	host, guest, err := f.Paths(c.named)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if below, ok := strings.CutPrefix(guest, "~/"); ok && asRoot {
 		guest = "/root/" + below
@@ -133,20 +136,20 @@ func (c *collector) read(f banger.FileSync, asRoot bool, found map[string]File) 
 	// A link may lead to another place of the home, as those of dotfiles do.
 	real, err := filepath.EvalSymlinks(filepath.Join(c.root, host))
 	if err != nil {
-		return err
+		return "", err
 	}
 	rel, err := filepath.Rel(c.root, real)
 	if err != nil || !filepath.IsLocal(rel) || rel == "." {
-		return &banger.Error{Kind: banger.ErrRefused, Err: errors.New("it is a symbolic link to a place that is not in your home"), Hint: "put a copy into your home, and name that"}
+		return "", &banger.Error{Kind: banger.ErrRefused, Err: errors.New("it is a symbolic link to a place that is not in your home"), Hint: "put a copy into your home, and name that"}
 	}
-	w := &walk{collector: c, found: found, name: f.Host}
+	w := &walk{collector: c, found: found}
 	if err := w.at(rel, guest, f.Bits()); err != nil {
-		return err
+		return "", err
 	}
 	for dir := path.Dir(guest); dir != "~" && dir != "/root"; dir = path.Dir(dir) {
 		found[dir] = File{Guest: dir, Dir: true, Mode: parentMode}
 	}
-	return nil
+	return guest, nil
 }
 
 // add takes what an entry has, unless a file of one is a directory of another.
@@ -176,7 +179,6 @@ func (c *collector) add(found map[string]File) error {
 type walk struct {
 	*collector
 	found map[string]File
-	name  string // of the entry
 }
 
 // at reads a file or directory at a path below the home. mode is that of a file that is named by itself; 0: its own.

@@ -64,7 +64,7 @@ func (m *Manager) Create(ctx context.Context, req api.CreateRequest, holder *pro
 // draft resolves what the request leaves open and checks the result.
 func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 	sizes := m.newSizes(vmm.Accel)
-	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels, Publish: req.Publish, CA: req.CA,
+	spec := banger.VMSpec{Name: req.Name, Image: req.Image, Env: req.Env, User: req.User, Labels: req.Labels, Publish: req.Publish, CA: req.CA, Sync: req.Sync,
 		VCPU: sizes.VCPU, MemoryMiB: sizes.MemoryMiB, DiskBytes: sizes.DiskBytes, StopIdle: m.Defaults.StopIdle}
 	if spec.Name == "" {
 		spec.Name = randomName()
@@ -89,6 +89,9 @@ func (m *Manager) draft(req api.CreateRequest, vmm VMM) (banger.VM, error) {
 		spec.StopIdle = *req.StopIdle
 	}
 	if err := spec.Validate(); err != nil {
+		return banger.VM{}, err
+	}
+	if err := m.checkSync(spec.Sync); err != nil {
 		return banger.VM{}, err
 	}
 	if req.TTL < 0 {
@@ -135,9 +138,13 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 	if _, err := m.Images.Base(ctx, image, progress); err != nil {
 		return vm, err // before the disk is made for it
 	}
+	files := m.collect(vm, image)
+	if err := errors.Join(files.Failed...); err != nil {
+		return vm, err
+	}
 	end := progress.Begin("disk", "applying work seed")
 	if err := m.Homes.Create(ctx, Home{ID: vm.ID, Name: vm.Spec.Name, ImageKey: image.Key, DiskBytes: vm.Spec.DiskBytes,
-		GitName: req.GitName, GitEmail: req.GitEmail}); err != nil {
+		GitName: req.GitName, GitEmail: req.GitEmail, Sync: files.Files}); err != nil {
 		return vm, fmt.Errorf("make disk: %w", err)
 	}
 	end()
@@ -147,8 +154,9 @@ func (m *Manager) fill(ctx context.Context, req api.CreateRequest, vm banger.VM,
 	if req.Start {
 		return m.boot(ctx, vm, vmm, req.Overcommit, "", progress)
 	}
+	m.tellLeft(ctx, vm, files, progress)
 	return m.update(ctx, vm.ID, func(row *banger.VM) {
-		row.State, row.ImageKey, row.Kernel = banger.StateStopped, vm.ImageKey, vm.Kernel
+		row.State, row.ImageKey, row.Kernel, row.Synced = banger.StateStopped, vm.ImageKey, vm.Kernel, files.Entries
 	})
 }
 

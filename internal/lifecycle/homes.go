@@ -12,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/disk"
+	"banger/internal/filesync"
 	"banger/internal/guest"
 	"banger/internal/statedir"
 	"banger/internal/tree"
@@ -43,7 +44,8 @@ func (d Directories) Create(ctx context.Context, home Home) (err error) {
 	group.Go(func() { userErr = errors.Join(userErr, syncAndClose(user)) })
 	group.Go(func() { hostErr = errors.Join(hostErr, syncAndClose(host)) })
 	group.Go(func() { knownErr = errors.Join(knownErr, syncAndClose(known)) })
-	err = disk.Create(ctx, dir, disk.Options{
+	sync, marks := filesync.OfRoot(home.Sync)
+	err = disk.Create(ctx, dir, disk.Options{Sync: sync, Marks: marks,
 		SizeBytes: home.DiskBytes, Seed: d.Dir.Image(home.ImageKey).Seed(), GitName: home.GitName, GitEmail: home.GitEmail, Time: time.Now(),
 		Files: []tree.Entry{tree.Directory(".ssh", 0o700), tree.Literal(".ssh/authorized_keys", 0o600, []byte(keys.UserPublic+"\n"))},
 	})

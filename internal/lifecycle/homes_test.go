@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"banger"
+	"banger/internal/filesync"
 	"banger/internal/statedir"
 	"banger/internal/testenv"
 	"banger/internal/tree"
@@ -50,6 +51,7 @@ func newHomeDir(t *testing.T) (Directories, Home) {
 
 func TestHome(t *testing.T) {
 	d, home := newHomeDir(t)
+	home.Sync = []filesync.File{{Guest: "/root/.ssh", Dir: true, Mode: 0o755}, {Guest: "/root/.ssh/id", Mode: 0o400, Content: []byte("key")}, {Guest: "~/for-another-user", Mode: 0o600}}
 	if err := d.Create(t.Context(), home); err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +70,13 @@ func TestHome(t *testing.T) {
 	line, err := exec.Command(testenv.RequireTool(t, "debugfs"), "-R", "cat /data/root/.ssh/authorized_keys", dir.Disk()).Output()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for command, want := range map[string]string{"cat /data/root/.ssh/id": "key", "cat /sync.json": `{"/root/.ssh/id":"` + filesync.Mark(0o400, []byte("key")) + `"}`, "stat /data/root/.ssh": "Mode:  0700",
+		"stat /data/root/.ssh/id": "Mode:  0400", "stat /sync.json": "Mode:  0600", "ls /data/root": ".bashrc"} {
+		out, err := exec.Command(testenv.RequireTool(t, "debugfs"), "-R", command, dir.Disk()).Output()
+		if err != nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "another") {
+			t.Errorf("debugfs %s: %q, %v, want %q", command, out, err, want)
+		}
 	}
 	authorized, comment, _, rest, err := ssh.ParseAuthorizedKey(line)
 	if err != nil || comment != home.Name || len(rest) > 0 {

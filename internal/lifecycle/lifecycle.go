@@ -18,10 +18,12 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/disk"
+	"banger/internal/filesync"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"
+	"banger/internal/transfer"
 )
 
 // Store keeps records durably: package store, or one that fails as planned.
@@ -79,6 +81,7 @@ type Home struct {
 	DiskBytes int64
 	GitName   string // may be empty
 	GitEmail  string
+	Sync      []filesync.File
 }
 
 // Machines are the supervisors. Status, Ready, Stats, Wait, Shutdown, Signal and Rename ask the one of a VM and fail with
@@ -101,6 +104,9 @@ type Machines interface {
 	Rename(ctx context.Context, id banger.VMID, name string) error
 	// SetNet changes what the run's network reaches, whatever becomes of its supervisor.
 	SetNet(ctx context.Context, id banger.VMID, policy banger.NetPolicy) error
+
+	// Sync has the running guest bring files up to date.
+	Sync(ctx context.Context, id banger.VMID, files []filesync.File) (transfer.Synced, error)
 
 	// Handles gives the recorded processes of the last run, zero when there are none, and which of them live.
 	Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error)
@@ -130,6 +136,7 @@ type Defaults struct {
 	BootDeadline time.Duration // per attempt; 0: by how the VMM runs
 	StopTimeout  time.Duration
 	Net          banger.NetPolicy
+	Sync         []banger.FileSync // for every VM
 }
 
 // Sizes are those of a VM.
@@ -149,6 +156,7 @@ type Config struct {
 	Machines Machines
 	Defaults Defaults
 	Guest    string // path of banger-guest
+	UserHome string // of the host's user, whose files are synced
 	// Probe finds the VMM and how it runs; it remembers. Errors: ErrUnavailable when there is none.
 	Probe func(ctx context.Context) (VMM, error)
 	// Gone returns nil when a process is gone.

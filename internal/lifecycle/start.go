@@ -122,7 +122,7 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bo
 	if err := m.Machines.Launch(ctx, cfg); err != nil {
 		return row, fmt.Errorf("start the machine: %w", err)
 	}
-	if vm, err = m.awaitReady(ctx, row); err != nil {
+	if vm, err = m.awaitReady(ctx, row, progress); err != nil {
 		return vm, err
 	}
 	end()
@@ -130,7 +130,7 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bo
 }
 
 // awaitReady brings a starting VM to running and watches it from then on.
-func (m *Manager) awaitReady(ctx context.Context, vm banger.VM) (banger.VM, error) {
+func (m *Manager) awaitReady(ctx context.Context, vm banger.VM, progress banger.ProgressFunc) (banger.VM, error) {
 	status, err := m.Machines.Ready(ctx, vm.ID)
 	if err != nil {
 		return vm, fmt.Errorf("wait for the guest: %w", err)
@@ -138,7 +138,9 @@ func (m *Manager) awaitReady(ctx context.Context, vm banger.VM) (banger.VM, erro
 	if status.Exit != nil {
 		return m.failedBoot(ctx, vm, *status.Exit)
 	}
+	synced := m.sync(ctx, vm, progress)
 	row, err := m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
+		vm.Synced = synced
 		vm.State, vm.Accel, vm.StartedAt = banger.StateRunning, status.Accel, m.Now().UTC()
 		vm.Boots++
 		return nil

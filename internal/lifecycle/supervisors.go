@@ -12,9 +12,12 @@ import (
 
 	"banger"
 	"banger/internal/atomicfile"
+	"banger/internal/channel"
+	"banger/internal/filesync"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
+	"banger/internal/transfer"
 )
 
 // Supervisors runs banger-machine, one per VM, and speaks to it.
@@ -123,6 +126,15 @@ func (s Supervisors) Rename(ctx context.Context, id banger.VMID, name string) er
 		return err
 	}
 	return s.client(id).Rename(ctx, name)
+}
+
+// Sync speaks to the guest's agent by its supervisor.
+func (s Supervisors) Sync(ctx context.Context, id banger.VMID, files []filesync.File) (transfer.Synced, error) {
+	conn, err := s.client(id).Connect(ctx, channel.PortFiles)
+	if err != nil {
+		return transfer.Synced{}, err
+	}
+	return transfer.BringSync(ctx, conn.(transfer.Conn), filesync.Source(files))
 }
 
 // SetNet changes the machine's configuration, for the next supervisor, and what this one allows.

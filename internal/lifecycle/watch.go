@@ -164,7 +164,7 @@ func (m *Manager) adopt(ctx context.Context, vm banger.VM) (err error) {
 	case banger.StateStopping:
 		_, err = m.shutdown(ctx, vm, m.stopTimeout(vm, 0))
 	case banger.StateStarting:
-		if _, err = m.awaitReady(ctx, vm); isBootFailure(err) {
+		if _, err = m.awaitReady(ctx, vm, nil); isBootFailure(err) {
 			err = nil
 		}
 	}

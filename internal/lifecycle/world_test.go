@@ -15,10 +15,12 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/filesync"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"
+	"banger/internal/transfer"
 )
 
 var errPlanned = errors.New("planned failure")
@@ -27,6 +29,7 @@ var errPlanned = errors.New("planned failure")
 type world struct {
 	t        *testing.T
 	dir      statedir.Dir
+	home     string // of the host's user
 	mu       sync.Mutex
 	homes    map[banger.VMID]bool
 	disks    map[banger.VMID]int64 // their sizes
@@ -73,7 +76,8 @@ type run struct {
 	watched    bool   // somebody waits for its end
 	name       string // of the guest
 	net        banger.NetPolicy
-	asked      bool // to power off
+	asked      bool            // to power off
+	files      []filesync.File // that the guest has brought up to date
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -90,7 +94,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func newWorldIn(t *testing.T, root string) *world {
-	w := &world{t: t, dir: statedir.Dir{Root: root}, over: make(chan struct{}), homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
+	w := &world{t: t, dir: statedir.Dir{Root: root}, home: t.TempDir(), over: make(chan struct{}), homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
 		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
 	t.Cleanup(w.thaw)
 	t.Cleanup(w.shut)
@@ -124,8 +128,8 @@ func (w *world) newDaemon() *Manager {
 		w.t.Fatal(err)
 	}
 	d := &daemon{w: w, db: db}
-	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest",
-		Defaults: Defaults{Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
+	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest", UserHome: w.home,
+		Defaults: Defaults{Sync: []banger.FileSync{{Host: "~/.netrc"}}, Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
 		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
 	w.mu.Lock()
@@ -716,6 +720,19 @@ func (d *daemon) Rename(_ context.Context, id banger.VMID, name string) error {
 		r.name = name
 		return nil
 	})
+}
+
+func (d *daemon) Sync(_ context.Context, id banger.VMID, files []filesync.File) (transfer.Synced, error) {
+	var synced transfer.Synced
+	err := d.effect("machine: sync", func() error {
+		r := d.w.runs[id]
+		if !r.supervisor {
+			return errNoAnswer
+		}
+		r.files, synced.Written = files, len(files)
+		return nil
+	})
+	return synced, err
 }
 
 func (d *daemon) SetNet(_ context.Context, id banger.VMID, policy banger.NetPolicy) error {

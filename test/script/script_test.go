@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			state := filepath.Join(env.WorkDir, "s")
-			w, err := newWorld(state)
+			w, err := newWorld(state, env.WorkDir)
 			if err != nil {
 				return err
 			}

@@ -17,11 +17,13 @@ import (
 	"banger/internal/api"
 	"banger/internal/config"
 	"banger/internal/daemon"
+	"banger/internal/filesync"
 	"banger/internal/lifecycle"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"
+	"banger/internal/transfer"
 )
 
 // world is one daemon on its socket.
@@ -38,7 +40,7 @@ type world struct {
 	runs map[banger.VMID]*run
 }
 
-func newWorld(root string) (*world, error) {
+func newWorld(root, home string) (*world, error) {
 	w := &world{dir: statedir.Dir{Root: root}, runs: map[banger.VMID]*run{}, opened: time.Now(), slow: make(chan struct{})}
 	if err := w.dir.Ensure(); err != nil {
 		return nil, err
@@ -56,6 +58,7 @@ func newWorld(root string) (*world, error) {
 	records := &lifecycle.SSHConfig{Store: w.db, Dir: w.dir, Program: "/opt/banger", Log: log, User: func(vm banger.VM) string { return w.manager.User(vm) }}
 	w.manager = lifecycle.New(lifecycle.Config{Dir: w.dir, Log: log, Store: records, Images: images{w.slow, w.base()}, Kernels: kernels{}, Homes: homes{w.dir}, Machines: machines{w},
 		Guest:    "/guest",
+		UserHome: home,
 		Defaults: lifecycle.Defaults{Image: imageName, Kernel: "debian", CPUs: 8, MemoryMiB: 16384, MaxMemoryMiB: 16384 * 8 / 10, BootDeadline: time.Minute, StopTimeout: 5 * time.Second},
 		Probe: func(context.Context) (lifecycle.VMM, error) {
 			return lifecycle.VMM{Program: "/qemu", Accel: "tcg"}, nil
@@ -342,6 +345,20 @@ func (m machines) Signal(_ context.Context, id banger.VMID, sig syscall.Signal) 
 func (m machines) SetNet(_ context.Context, id banger.VMID, policy banger.NetPolicy) error {
 	_, err := m.get(id)
 	return err
+}
+
+// Sync stands for a guest whose user has changed ~/.kept and made a link of ~/.link.
+func (m machines) Sync(_ context.Context, id banger.VMID, files []filesync.File) (synced transfer.Synced, err error) {
+	for _, f := range files {
+		switch f.Guest {
+		case "/root/.kept":
+			synced.Kept = append(synced.Kept, transfer.SyncedFile{Path: "root/.kept", Note: ".kept.banger-old"})
+		case "/root/.link":
+			synced.Left = append(synced.Left, transfer.SyncedFile{Path: "root/.link", Note: "a \x1b[31mlink"})
+		}
+	}
+	_, err = m.get(id)
+	return synced, err
 }
 
 func (m machines) Rename(_ context.Context, id banger.VMID, name string) error {
