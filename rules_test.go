@@ -177,6 +177,7 @@ var largePackages = map[string]string{
 	"internal/netstack":   "ARP, DHCP, ICMP, TCP, UDP and DNS of one link",
 	"internal/kernel":     "packages, kernel images, modules and their indexes of every Linux distribution",
 	"internal/lifecycle":  "the order of all steps and their undo",
+	"internal/transfer":   "both ends of one stream: copies, parts of trees, synced files, and the places where they land",
 	"internal/workspace":  "the way in, the way back and the formats of git that both read and write",
 }
 
