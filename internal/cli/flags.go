@@ -39,7 +39,7 @@ func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	f.host.add(cmd)
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
 	_ = cmd.RegisterFlagCompletionFunc("publish", cobra.NoFileCompletions)
-	flags.StringArrayVar(&f.sync, "sync", nil, "copy a file or directory of your home at each start: `HOST[:GUEST[:MODE]]` (repeatable)")
+	flags.StringArrayVar(&f.sync, "sync", nil, "a `file` of your home to copy in at each start: HOST[:GUEST[:MODE]] (repeatable)")
 	f.age.add(cmd)
 	f.net.add(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("name", cobra.NoFileCompletions)
