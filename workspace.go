@@ -49,9 +49,10 @@ type Autosave struct {
 	GuestPath string            `json:"guest_path"`
 	HostPath  string            `json:"host_path"` // the repository that it came from
 	At        time.Time         `json:"at"`
-	Bundle    string            `json:"bundle"`  // path of a file that "git fetch" reads
-	Bytes     int64             `json:"bytes"`   // of the bundle
-	Refs      map[string]string `json:"refs"`    // in the bundle: name → object id
-	Pending   bool              `json:"pending"` // the refs are not in the host's repository yet
+	Bundle    string            `json:"bundle"`            // path of a file that "git fetch" reads
+	Bytes     int64             `json:"bytes"`             // of the bundle
+	Refs      map[string]string `json:"refs"`              // in the bundle: name → object id
+	Shallow   []string          `json:"shallow,omitempty"` // commits whose parents are neither in the bundle nor in the host's repository
+	Pending   bool              `json:"pending"`           // the refs are not in the host's repository yet
 	Notices   []string          `json:"notices,omitempty"`
 }

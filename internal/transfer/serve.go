@@ -76,6 +76,9 @@ func (s Server) parts(conn net.Conn, r *bufio.Reader, req Request) error {
 	}
 	dir, err := OpenDir(name)
 	if err != nil {
+		if req.Read != nil {
+			_, _ = readNames(r) // a client that still writes would not see the answer
+		}
 		return &banger.Error{Op: "read", Subject: name, Err: describe(err, "")}
 	}
 	defer dir.Close()

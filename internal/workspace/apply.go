@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/transfer"
+	"banger/internal/tree"
 )
 
 // Applied is what Apply did, or would do, to the host's work tree.
@@ -37,10 +39,14 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 		return done, err
 	}
 	defer w.Close()
-	write := map[string]blobRef{}
-	for _, name := range c.touched(now) {
+	write, touched := map[string]blobRef{}, c.touched(now)
+	rules, err := textRules(ctx, c.origin.Repo, touched)
+	if err != nil {
+		return done, err
+	}
+	for _, name := range touched {
 		guest, inGuest := now[name]
-		host, err := blobOf(w, name)
+		host, stored, err := blobOf(w, name, rules)
 		if err != nil {
 			return done, err
 		}
@@ -50,7 +56,7 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 			was = blobRef{sent.Mode, sent.ID}
 		}
 		switch {
-		case host == guest:
+		case stored == guest:
 		case host != was:
 			done.Conflicts = append(done.Conflicts, name)
 		case inGuest:
@@ -73,7 +79,7 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 			return done, err
 		}
 	}
-	return done, spaceIn(c.origin.Repo, c.write(ctx, done.Written, write))
+	return done, spaceIn(c.origin.Repo, c.write(ctx, done.Written, write, rules))
 }
 
 // some names the first few.
@@ -118,27 +124,35 @@ func (c *Copy) touched(now map[string]blobRef) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// blobOf gives what a tree would call a file of the work tree; zero for what is not there.
-func blobOf(w *transfer.Dir, name string) (blobRef, error) {
+// blobOf gives what a tree would call a file of the work tree, as it is and as git stores it; zero for what is not there.
+func blobOf(w *transfer.Dir, name string, rules map[string]textRule) (raw, stored blobRef, err error) {
 	e, open, err := w.Entry(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return blobRef{}, nil
+		return blobRef{}, blobRef{}, nil
 	}
 	if err != nil {
-		return blobRef{}, err
+		return blobRef{}, blobRef{}, err
+	}
+	if open != nil {
+		defer open.Close()
+	}
+	if rule, ok := rules[name]; ok && e.Kind == tree.File && e.Size <= maxText {
+		text := make([]byte, e.Size)
+		_, err := io.ReadFull(orEmpty(e.Content), text)
+		return blobRef{modeOf(e), blobID(text)}, blobRef{modeOf(e), blobID(rule.toBlob(text, false))}, err
 	}
 	h := newBlobHash(max(e.Size, int64(len(e.Link))))
 	if open != nil {
-		defer open.Close()
 		_, err = io.Copy(h, e.Content)
 	} else {
 		_, err = io.WriteString(h, e.Link)
 	}
-	return blobRef{modeOf(e), hex.EncodeToString(h.Sum(nil))}, err
+	raw = blobRef{modeOf(e), hex.EncodeToString(h.Sum(nil))}
+	return raw, raw, err
 }
 
 // write writes files with the content that the copy has: all of them or, as far as no later step can fail, none.
-func (c *Copy) write(ctx context.Context, names []string, refs map[string]blobRef) error {
+func (c *Copy) write(ctx context.Context, names []string, refs map[string]blobRef, rules map[string]textRule) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -146,6 +160,24 @@ func (c *Copy) write(ctx context.Context, names []string, refs map[string]blobRe
 	for i, name := range names {
 		files[i] = file{path: name, mode: refs[name].mode, id: refs[name].id}
 	}
-	_, err := transfer.Write(ctx, transfer.Place{Dir: c.origin.Repo}, transfer.Origin{Dir: true}, blobs(ctx, c.g, files, time.Now()), transfer.Options{})
+	_, err := transfer.Write(ctx, transfer.Place{Dir: c.origin.Repo}, transfer.Origin{Dir: true}, asFiles(blobs(ctx, c.g, files, time.Now()), rules), transfer.Options{})
 	return err
+}
+
+// asFiles gives blobs the form that they have in the work tree.
+func asFiles(src tree.Source, rules map[string]textRule) tree.Source {
+	return func(yield func(tree.Entry, error) bool) {
+		for e, err := range src {
+			if rule, ok := rules[e.Path]; ok && err == nil && e.Kind == tree.File && e.Size <= maxText {
+				text := make([]byte, e.Size)
+				if _, err = io.ReadFull(orEmpty(e.Content), text); err == nil {
+					text = rule.toFile(text)
+					e.Size, e.Content = int64(len(text)), bytes.NewReader(text)
+				}
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
 }

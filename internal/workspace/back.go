@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,12 +89,53 @@ func (c *Copy) Work(ctx context.Context, exported *Exported) (bool, error) {
 	if slices.ContainsFunc(c.Changes.Tracked, own) || slices.ContainsFunc(c.Changes.Untracked, own) || len(c.refs.stashes) > 0 {
 		return true, nil
 	}
-	for _, id := range append(slices.Collect(maps.Values(c.refs.byName)), c.refs.head) {
-		if ahead, err := c.count(ctx, id, c.origin.Base); err != nil || ahead > 0 {
-			return true, err
+	if len(c.lacking) > 0 {
+		return true, nil
+	}
+	return c.ahead(ctx)
+}
+
+// ahead tells whether a ref has commits that neither went in nor are safe elsewhere. Remotes count for a repository that did not come
+// from the host.
+func (c *Copy) ahead(ctx context.Context) (bool, error) {
+	ids, elsewhere := c.refs.ids(), []string{c.origin.Base}
+	if c.origin.Nested {
+		elsewhere = append(elsewhere, c.refs.others...)
+	}
+	lacking, err := c.missing(ctx, elsewhere)
+	if err != nil || len(ids) == 0 {
+		return false, err
+	}
+	gone := setOf(lacking)
+	var question strings.Builder
+	for _, id := range ids {
+		fmt.Fprintln(&question, id)
+	}
+	for _, id := range elsewhere {
+		if id != "" && !gone[id] {
+			fmt.Fprintln(&question, "^"+id)
 		}
 	}
-	return false, nil
+	var out bytes.Buffer
+	err = c.g.run(ctx, strings.NewReader(question.String()), &out, "rev-list", "--max-count=1", "--stdin")
+	return out.Len() > 0, err
+}
+
+func setOf(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+// checkWhole makes sure that all that refs name can be kept. Errors: ErrCorrupt.
+func (c *Copy) checkWhole() error {
+	if len(c.lacking) == 0 {
+		return nil
+	}
+	return &banger.Error{Kind: banger.ErrCorrupt, Err: fmt.Errorf("the guest names %d objects that it does not have, as %s", len(c.lacking), c.lacking[0]),
+		Hint: "they may be in another repository (objects/info/alternates); in the guest: git fsck"}
 }
 
 // names gives what is kept of a guest: names below a namespace → object ids.
@@ -121,20 +163,14 @@ func (c *Copy) names() map[string]string {
 }
 
 // present leaves out names whose objects the copy does not have: a guest may say anything.
-func (c *Copy) present(ctx context.Context, kept map[string]string) (map[string]string, error) {
-	lacking, err := c.missing(ctx, slices.Collect(maps.Values(kept)))
-	if err != nil {
-		return nil, err
-	}
-	there := map[string]string{}
-	for name, id := range kept {
-		if slices.Contains(lacking, id) {
-			c.note("%s is %s, which the guest does not have", name, id)
-			continue
+func (c *Copy) present() map[string]string {
+	lacking, there := setOf(c.lacking), map[string]string{}
+	for name, id := range c.names() {
+		if !lacking[id] {
+			there[name] = id
 		}
-		there[name] = id
 	}
-	return there, nil
+	return there
 }
 
 // Namespace is where the work of one VM is kept in a repository: refs/banger/<name>/<id>/<time>.
@@ -148,9 +184,9 @@ const timeFormat = "20060102T150405.000Z"
 // Save puts all that the guest has into the repository repo as refs below namespace, which must not be there yet. It gives the refs.
 // Nothing else of the repository changes.
 func (c *Copy) Save(ctx context.Context, repo, namespace string) (map[string]string, error) {
-	kept, err := c.present(ctx, c.names())
-	if err != nil || len(kept) == 0 {
-		return kept, err
+	kept := c.present()
+	if len(kept) == 0 {
+		return kept, nil
 	}
 	g := git{dir: repo}
 	if there, err := g.output(ctx, "for-each-ref", "--count=1", namespace); err != nil {
@@ -191,9 +227,9 @@ func (c *Copy) setRefs(ids map[string]string, prefix string) error {
 // Bundle writes all that the guest has, without what the host's repository has, into a file that "git fetch FILE" reads. The file
 // is durable and appears whole. It gives the refs in it, none when there is nothing.
 func (c *Copy) Bundle(ctx context.Context, path, namespace string) (map[string]string, error) {
-	kept, err := c.present(ctx, c.names())
-	if err != nil || len(kept) == 0 {
-		return kept, err
+	kept := c.present()
+	if len(kept) == 0 {
+		return kept, nil
 	}
 	if err := c.setRefs(kept, namespace+"/"); err != nil {
 		return nil, err
@@ -202,7 +238,7 @@ func (c *Copy) Bundle(ctx context.Context, path, namespace string) (map[string]s
 	if c.origin.Repo != "" && c.origin.Base != "" {
 		args = append(args, "^"+c.origin.Base)
 	}
-	err = c.g.run(ctx, nil, io.Discard, args...)
+	err := c.g.run(ctx, nil, io.Discard, args...)
 	if err == nil {
 		err = publish(path)
 	}

@@ -42,6 +42,7 @@ type blobRef struct {
 type workState struct {
 	head, index map[string]blobRef
 	now         map[string]blobRef // content on the disk, as far as it is known
+	raw         map[string]string  // object ids of files that are stored in another form than they have
 	unknown     []string           // tracked paths whose content must be read
 	untracked   []string
 	nodes       map[string]node
@@ -50,7 +51,7 @@ type workState struct {
 
 // readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
 func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error {
-	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, nodes: map[string]node{}}
+	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, nodes: map[string]node{}}
 	if err := c.readHead(ctx, w); err != nil {
 		return err
 	}
@@ -79,15 +80,9 @@ func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error 
 
 // readHead lists the tree of HEAD and the index. A HEAD whose commit is not there counts as none.
 func (c *Copy) readHead(ctx context.Context, w *workState) error {
-	if c.refs.head != "" {
-		kind, err := c.g.ask(ctx, "cat-file", "-t", c.refs.head)
-		if err != nil {
-			return err
-		}
-		if kind != "commit" {
-			c.note("HEAD is %s, which the guest does not have: all files count as new", c.refs.head)
-			c.refs.head = ""
-		}
+	if c.refs.head != "" && slices.Contains(c.lacking, c.refs.head) {
+		c.note("HEAD is %s, which the guest does not have: all files count as new", c.refs.head)
+		c.refs.head = ""
 	}
 	if c.refs.head != "" {
 		text, err := c.g.output(ctx, "ls-tree", "-r", "-z", "--full-tree", c.refs.head)
@@ -214,12 +209,17 @@ func (c *Copy) dropIgnored(ctx context.Context, guest Guest, root string, w *wor
 
 // store reads what is not known yet into the copy and makes the commits.
 func (c *Copy) store(ctx context.Context, guest Guest, root string, w *workState, read []string) error {
+	convert, err := c.newConverter(ctx, w, read)
+	if err != nil {
+		return err
+	}
 	im := newImporter(ctx, c.g)
 	for e, err := range guest.read(ctx, root, read) {
 		if err == nil {
 			var ref blobRef
-			if ref, err = im.blob(e); err == nil && ref.mode != 0 {
-				w.now[e.Path] = ref
+			var raw string
+			if ref, raw, err = im.blob(e, convert); err == nil && ref.mode != 0 {
+				w.now[e.Path], w.raw[e.Path] = ref, raw
 			}
 		}
 		if err != nil {
@@ -284,6 +284,9 @@ func (c *Copy) compare(w *workState) {
 			what = "modified"
 		}
 		if what != "" {
+			if raw := w.raw[name]; raw != "" {
+				is.id = raw // as it went in
+			}
 			c.Changes.Tracked = append(c.Changes.Tracked, Change{name, what, c.asSent(name, is, there)})
 		}
 	}

@@ -11,9 +11,7 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,15 +24,20 @@ import (
 // Copy is a bare repository of our own that holds what a guest's repository has: its objects and branches, and what its work tree
 // has changed. It must be closed.
 type Copy struct {
-	dir     string
-	g       git
-	origin  Origin
-	refs    refs
+	dir         string
+	g           git
+	origin      Origin
+	refs        refs
+	shallow     []string // commits whose parents are not there
+	hostShallow []string // those that the host's repository has no parents of either
+
+	lacking []string // object ids that refs name and the guest does not have
 	index   []indexEntry
 	written time.Time // of the index
 	Changes Changes
 	Commits map[string]string // [Worktree], [Untracked] and [All] → object id, of those that there are
 	Nested  []string          // repositories of their own below the root, which are left out
+	Linked  []string          // other work trees of the repository, as absolute paths of the guest
 	Notices []string          // for the user
 }
 
@@ -46,38 +49,43 @@ type Origin struct {
 	Sent         Manifest // files that went in
 	Packs        []string // names of the packs that went in: the host has their objects, if it has Repo
 	MaxUntracked int64    // bytes of untracked files that are taken at most; 0: none is read, only named
-}
 
-// gitParts are the names in a .git directory that are read; none other is.
-var gitParts = []string{"HEAD", "packed-refs", "shallow", "index", "info/exclude", "logs/refs/stash"}
+	// Nested is for what lies in another repository and has something called .git: if that is no repository, there are only files.
+	Nested bool
+}
 
 // Fetch copies the repository whose root in the guest is root. The copy is made in a new directory below dir.
 // Errors: ErrNotFound when there is no repository; ErrCorrupt for one that can't be read.
 func Fetch(ctx context.Context, guest Guest, root, dir string, origin Origin) (_ *Copy, err error) {
-	own, err := os.MkdirTemp(dir, "copy-")
+	c, err := newCopy(ctx, dir, origin)
 	if err != nil {
-		return nil, spaceIn(dir, err)
+		return nil, err
 	}
-	c := &Copy{dir: own, g: git{env: []string{"GIT_DIR=" + own}}, origin: origin, Commits: map[string]string{}, refs: refs{byName: map[string]string{}}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(spaceIn(own, err), c.Close())
+			err = errors.Join(spaceIn(c.dir, err), c.Close())
 		}
 	}()
-	if err := c.init(ctx, origin); err != nil {
-		return nil, err
-	}
-	objects, err := c.readNames(ctx, guest, root)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.readObjects(ctx, guest, root, objects, origin); err != nil {
+	if err := c.readRepository(ctx, guest, root); err != nil {
 		return nil, err
 	}
 	if err := c.writeRefs(); err != nil {
 		return nil, err
 	}
 	return c, c.readChanges(ctx, guest, root)
+}
+
+// newCopy makes an empty copy in a directory of its own below dir.
+func newCopy(ctx context.Context, dir string, origin Origin) (*Copy, error) {
+	own, err := os.MkdirTemp(dir, "copy-")
+	if err != nil {
+		return nil, spaceIn(dir, err)
+	}
+	c := &Copy{dir: own, g: git{env: []string{"GIT_DIR=" + own}}, origin: origin, Commits: map[string]string{}, refs: refs{byName: map[string]string{}}}
+	if err := c.init(ctx, origin); err != nil {
+		return nil, errors.Join(spaceIn(own, err), c.Close())
+	}
+	return c, nil
 }
 
 // Close removes the copy.
@@ -91,10 +99,16 @@ func (c *Copy) init(ctx context.Context, origin Origin) error {
 	if origin.Repo == "" {
 		return nil
 	}
-	objects, err := (git{dir: origin.Repo}).line(ctx, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+	text, err := (git{dir: origin.Repo}).line(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-path", "objects")
 	if err != nil {
 		return err
 	}
+	common, objects, _ := strings.Cut(text, "\n")
+	host := Repo{CommonDir: common}
+	if err := host.readShallow(); err != nil {
+		return err
+	}
+	c.hostShallow = host.shallow
 	info := filepath.Join(c.dir, "objects", "info")
 	if err := os.MkdirAll(info, 0o700); err != nil {
 		return err
@@ -103,99 +117,6 @@ func (c *Copy) init(ctx context.Context, origin Origin) error {
 		return banger.Invalidf("repository %q: no alternate can have this path", origin.Repo)
 	}
 	return os.WriteFile(filepath.Join(info, "alternates"), []byte(objects+"\n"), 0o600)
-}
-
-// objectFiles are the files below objects, by their paths.
-type objectFiles struct{ packs, loose []string }
-
-var (
-	packFile  = regexp.MustCompile(`^objects/pack/pack-[0-9a-f]{40}\.pack$`)
-	looseFile = regexp.MustCompile(`^objects/[0-9a-f]{2}/[0-9a-f]{38}$`)
-)
-
-// readNames reads refs and index and finds out which objects there are.
-func (c *Copy) readNames(ctx context.Context, guest Guest, root string) (objects objectFiles, err error) {
-	var names []string
-	found := false
-	for node, err := range guest.walk(ctx, guestPath(root, ".git"), "hooks", "lfs", "modules", "worktrees", "rr-cache") {
-		if err != nil {
-			return objects, err
-		}
-		found = true
-		switch {
-		case node.Kind != tree.File:
-		case packFile.MatchString(node.path):
-			objects.packs = append(objects.packs, node.path)
-		case looseFile.MatchString(node.path):
-			objects.loose = append(objects.loose, node.path)
-		case slices.Contains(gitParts, node.path), strings.HasPrefix(node.path, "refs/") && len(names) < maxRefs:
-			names = append(names, node.path)
-			if node.path == "index" {
-				c.written = node.modified()
-			}
-		}
-	}
-	if !found {
-		return objects, &banger.Error{Kind: banger.ErrNotFound, Op: "workspace", Subject: root, Err: errors.New("the guest has no repository there")}
-	}
-	return objects, c.readSmall(ctx, guest, root, names)
-}
-
-// readSmall reads what is no object.
-func (c *Copy) readSmall(ctx context.Context, guest Guest, root string, names []string) error {
-	content := map[string][]byte{}
-	for e, err := range guest.read(ctx, guestPath(root, ".git"), names) {
-		if err != nil {
-			return err
-		}
-		limit := int64(maxRefFile)
-		switch e.Path {
-		case "packed-refs", "shallow":
-			limit = maxPackedRef
-		case "info/exclude":
-			limit = maxExclude
-		case "index":
-			limit = maxIndex
-		case "logs/refs/stash":
-			limit = maxReflog
-		}
-		if e.Size > limit {
-			return fmt.Errorf("%w: %s in the guest's .git has %s", banger.ErrCorrupt, e.Path, banger.FormatSize(e.Size))
-		}
-		b, err := io.ReadAll(orEmpty(e.Content))
-		if err != nil {
-			return err
-		}
-		if name, ok := strings.CutPrefix(e.Path, "refs/"); ok {
-			c.refs.addLoose(name, b)
-			continue
-		}
-		content[e.Path] = b
-	}
-	c.refs.addPacked(content["packed-refs"])
-	c.refs.setHead(content["HEAD"])
-	c.refs.addStashes(content["logs/refs/stash"])
-	if id := c.refs.byName["stash"]; id != "" && !slices.Contains(c.refs.stashes, id) {
-		c.refs.stashes = append(c.refs.stashes, id)
-	}
-	if err := c.takeShallow(ctx, content["shallow"]); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(c.dir, "info"), 0o700); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(c.dir, "info", "exclude"), content["info/exclude"], 0o600); err != nil {
-		return err
-	}
-	if len(content["index"]) == 0 {
-		return nil
-	}
-	var err error
-	if c.index, err = parseIndex(content["index"]); err != nil {
-		c.note("its index can't be read: every file is compared by content (%v)", err)
-		c.index = nil
-	}
-	return nil
 }
 
 func (c *Copy) note(format string, args ...any) {
@@ -211,10 +132,19 @@ func (c *Copy) takeShallow(ctx context.Context, content []byte) error {
 		}
 	}
 	keep, err := c.missing(ctx, ends)
-	if err != nil || len(keep) == 0 {
+	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(c.dir, "shallow"), []byte(strings.Join(keep, "\n")+"\n"), 0o600)
+	return c.setShallow(append(keep, c.hostShallow...))
+}
+
+// setShallow makes history end at some commits.
+func (c *Copy) setShallow(ids []string) error {
+	c.shallow = slices.Compact(slices.Sorted(slices.Values(ids)))
+	if len(c.shallow) == 0 {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(c.dir, "shallow"), []byte(strings.Join(c.shallow, "\n")+"\n"), 0o600)
 }
 
 // missing gives those of ids that the copy and the host's repository do not have.
@@ -234,28 +164,6 @@ func (c *Copy) missing(ctx context.Context, ids []string) (lacking []string, err
 	return lacking, nil
 }
 
-// readObjects copies the objects that the host does not have. What a pack's name says of the host's own is not sent again.
-func (c *Copy) readObjects(ctx context.Context, guest Guest, root string, objects objectFiles, origin Origin) error {
-	if origin.Repo != "" {
-		objects.packs = slices.DeleteFunc(objects.packs, func(name string) bool { return slices.Contains(origin.Packs, path.Base(name)) })
-	}
-	for e, err := range guest.read(ctx, guestPath(root, ".git"), slices.Concat(objects.packs, objects.loose)) {
-		switch {
-		case err != nil:
-			return err
-		case e.Kind != tree.File:
-		case packFile.MatchString(e.Path):
-			err = c.takePack(ctx, e)
-		case looseFile.MatchString(e.Path):
-			err = c.takeLoose(e)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c *Copy) takePack(ctx context.Context, e tree.Entry) error {
 	if e.Size > maxPack {
 		return fmt.Errorf("%w: a pack of %s in the guest", banger.ErrCorrupt, banger.FormatSize(e.Size))
@@ -268,7 +176,7 @@ func (c *Copy) takePack(ctx context.Context, e tree.Entry) error {
 
 // takeLoose writes a loose object whose content has the name that it claims; a damaged one is left out and told.
 func (c *Copy) takeLoose(e tree.Entry) error {
-	id := strings.ReplaceAll(strings.TrimPrefix(e.Path, "objects/"), "/", "")
+	id := strings.ReplaceAll(e.Path, "/", "")
 	target := filepath.Join(c.dir, "objects", id[:2], id[2:])
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return err

@@ -47,27 +47,32 @@ func (im *importer) printf(format string, args ...any) {
 	}
 }
 
-// blob stores the content of an entry and gives what a tree calls it; mode 0 for what no tree can have.
-func (im *importer) blob(e tree.Entry) (blobRef, error) {
-	if e.Kind != tree.File && e.Kind != tree.Symlink {
-		return blobRef{}, nil
-	}
+// blob stores the content of an entry and gives what a tree calls it; mode 0 for what no tree can have. raw is the object id of what is
+// stored in another form than the entry has.
+func (im *importer) blob(e tree.Entry, by converter) (ref blobRef, raw string, err error) {
 	content, size := orEmpty(e.Content), e.Size
-	if e.Kind == tree.Symlink {
+	switch e.Kind {
+	case tree.Symlink:
 		content, size = strings.NewReader(e.Link), int64(len(e.Link))
+	case tree.File:
+		if content, size, raw, err = by.convert(e.Path, content, size); err != nil {
+			return blobRef{}, "", err
+		}
+	default:
+		return blobRef{}, "", nil
 	}
 	h := newBlobHash(size)
 	im.printf("blob\ndata %d\n", size)
 	if im.err != nil {
-		return blobRef{}, im.err
+		return blobRef{}, "", im.err
 	}
 	if n, err := io.Copy(io.MultiWriter(h, im.w), io.LimitReader(content, size)); err != nil {
-		return blobRef{}, err
+		return blobRef{}, "", err
 	} else if n != size {
-		return blobRef{}, fmt.Errorf("%q: %w", e.Path, io.ErrUnexpectedEOF)
+		return blobRef{}, "", fmt.Errorf("%q: %w", e.Path, io.ErrUnexpectedEOF)
 	}
 	im.printf("\n")
-	return blobRef{modeOf(e), hex.EncodeToString(h.Sum(nil))}, im.err
+	return blobRef{modeOf(e), hex.EncodeToString(h.Sum(nil))}, raw, im.err
 }
 
 // commit begins a commit; parents that are "" are left out.

@@ -30,6 +30,10 @@ type Record struct {
 	banger.Workspace
 	Sent     Manifest  `json:"sent"`
 	Exported *Exported `json:"exported,omitempty"` // what the host has got back last
+
+	Subs map[string]Record `json:"subs,omitempty"` // submodules that went in, by path below the root
+
+	nested bool // it lies in another repository
 }
 
 // Exported names all that a guest's repository had at one moment.
@@ -66,7 +70,7 @@ func (r Record) Write(path string) error {
 
 // Origin is what Fetch needs to know.
 func (r Record) Origin() Origin {
-	o := Origin{Base: r.Head, Sent: r.Sent, Packs: r.Packs}
+	o := Origin{Base: r.Head, Sent: r.Sent, Packs: r.Packs, Nested: r.nested}
 	if _, err := os.Stat(r.HostPath); err == nil {
 		o.Repo = r.HostPath
 	}

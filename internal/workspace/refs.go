@@ -3,6 +3,8 @@ package workspace
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -12,13 +14,39 @@ type refs struct {
 	branch  string            // that HEAD names; "" when it is detached
 	byName  map[string]string // "heads/main", "tags/v1" → object id
 	stashes []string          // object ids, the oldest first
+	others  []string          // object ids that are safe elsewhere: another work tree's, or those that a remote has
+}
+
+// ids gives all objects that are to be kept.
+func (r *refs) ids() []string {
+	ids := append(slices.Collect(maps.Values(r.byName)), r.stashes...)
+	if r.head != "" {
+		ids = append(ids, r.head)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// leaveToOthers keeps HEAD and its branch alone.
+func (r *refs) leaveToOthers() {
+	r.others = append(r.others, slices.Collect(maps.Values(r.byName))...)
+	for name := range r.byName {
+		if r.branch == "" || name != "heads/"+r.branch {
+			delete(r.byName, name)
+		}
+	}
+	r.stashes = nil
 }
 
 // addLoose takes the content of a file below refs.
 func (r *refs) addLoose(name string, content []byte) {
 	id := strings.TrimSpace(string(content))
-	if kept(name) && objectID.MatchString(id) && len(r.byName) < maxRefs {
+	switch {
+	case !objectID.MatchString(id) || len(r.byName)+len(r.others) >= maxRefs:
+	case kept(name):
 		r.byName[name] = id
+	case strings.HasPrefix(name, "remotes/"):
+		r.others = append(r.others, id)
 	}
 }
 

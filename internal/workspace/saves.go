@@ -37,38 +37,70 @@ func (s Saves) Keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 		return nil, spaceIn(s.Dir, err)
 	}
 	var kept []banger.Autosave
-	todo := []Record{record}
-	for len(todo) > 0 {
+	todo, known := []Record{record}, map[string]bool{record.GuestPath: true}
+	for n := 0; len(todo) > 0; n++ {
 		one := todo[0]
 		todo = todo[1:]
-		nested, save, err := s.keep(ctx, guest, vm, one, at, len(kept))
+		if n == maxRepositories {
+			return kept, &banger.Error{Kind: banger.ErrRefused, Op: "save the work in", Subject: record.GuestPath, Err: fmt.Errorf("there are more than %d repositories in it", maxRepositories)}
+		}
+		more, save, err := s.keep(ctx, guest, vm, one, at, n)
 		if err != nil {
 			return kept, &banger.Error{Op: "save the work in", Subject: one.GuestPath, Err: err}
 		}
 		if save != nil {
 			kept = append(kept, *save)
 		}
-		for _, name := range nested {
-			todo = append(todo, Record{Workspace: banger.Workspace{GuestPath: guestPath(one.GuestPath, name), HostPath: path.Join(one.HostPath, name)}})
+		for _, other := range more {
+			if !known[other.GuestPath] {
+				known[other.GuestPath] = true
+				todo = append(todo, other)
+			}
 		}
 	}
 	return kept, nil
 }
 
-func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Record, at time.Time, n int) (nested []string, save *banger.Autosave, err error) {
+// maxRepositories bounds how many repositories below one workspace are saved.
+const maxRepositories = 200
+
+// others are the repositories below a workspace and the other work trees of it.
+func (c *Copy) others(record Record) (list []Record) {
+	for _, dir := range c.Linked {
+		list = append(list, Record{Workspace: banger.Workspace{GuestPath: dir, HostPath: record.HostPath, Head: record.Head, Packs: record.Packs}, nested: true})
+	}
+	for _, name := range c.Nested {
+		one, sent := record.Subs[name]
+		if !sent {
+			one.HostPath = path.Join(record.HostPath, name)
+		}
+		one.GuestPath, one.nested = guestPath(record.GuestPath, name), true
+		list = append(list, one)
+	}
+	return list
+}
+
+func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Record, at time.Time, n int) (others []Record, save *banger.Autosave, err error) {
 	origin := record.Origin()
 	origin.MaxUntracked = MaxSaved
 	c, err := Fetch(ctx, guest, record.GuestPath, s.Dir, origin)
 	if errors.Is(err, banger.ErrNotFound) {
+		if record.nested { // another work tree that has gone
+			return nil, nil, nil
+		}
 		return nil, nil, checkGone(ctx, guest, record.GuestPath)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	others = c.others(record)
 	work, err := c.Work(ctx, record.Exported)
 	if err != nil || !work {
-		return c.Nested, nil, err
+		return others, nil, err
+	}
+	if err := c.checkWhole(); err != nil {
+		return nil, nil, err
 	}
 	id := fmt.Sprintf("%s-%s-%s-%d", vm.Spec.Name, vm.ID, at.UTC().Format(timeFormat), n)
 	save = &banger.Autosave{ID: id, VM: vm.Spec.Name, VMID: vm.ID, GuestPath: record.GuestPath, HostPath: record.HostPath, At: at.UTC(), Bundle: filepath.Join(s.Dir, id+".bundle"), Pending: true}
@@ -80,14 +112,14 @@ func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 		return nil, nil, err
 	}
 	if len(save.Refs) == 0 {
-		return c.Nested, nil, nil
+		return others, nil, nil
 	}
 	info, err := os.Stat(save.Bundle)
 	if err != nil {
 		return nil, nil, err
 	}
-	save.Bytes, save.Notices = info.Size(), c.Notices
-	return c.Nested, save, s.write(*save)
+	save.Bytes, save.Notices, save.Shallow = info.Size(), c.Notices, c.shallow
+	return others, save, s.write(*save)
 }
 
 // checkGone makes sure that the guest has removed a repository with its files. Errors: ErrConflict for files without a repository.
@@ -213,22 +245,42 @@ func (s Saves) CleanUp() error {
 	return err
 }
 
-// Restore puts the refs of a save into a repository. Those that are there already stay as they are. Errors: ErrNotFound for a bundle that
-// is gone; ErrConflict when the repository has other refs of these names, or lacks the commits that the bundle builds on.
-func Restore(ctx context.Context, save banger.Autosave, repo string) error {
+// Restore puts the refs of a save into a repository. Those that are there already stay as they are. The bundle is unpacked beside it first:
+// what goes into the repository is checked like every fetch. Errors: ErrNotFound for a bundle that is gone; ErrConflict when the
+// repository has other refs of these names, or lacks the commits that the bundle builds on.
+func Restore(ctx context.Context, save banger.Autosave, repo string) (err error) {
 	if _, err := os.Stat(save.Bundle); err != nil {
 		return &banger.Error{Kind: banger.ErrNotFound, Op: "restore", Subject: save.ID, Err: err}
 	}
-	g := git{dir: repo}
-	args := []string{"fetch", "--quiet", "--atomic", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules", "--refmap=", save.Bundle}
+	c, err := newCopy(ctx, os.TempDir(), Origin{Repo: repo})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	err = c.restore(ctx, save, repo)
+	if err == nil || errors.Is(err, banger.ErrUnavailable) || errors.Is(err, banger.ErrInterrupted) {
+		return err
+	}
+	return &banger.Error{Kind: banger.ErrConflict, Op: "restore", Subject: save.ID, Err: err, Hint: "in another clone of the repository: git fetch " + save.Bundle + " 'refs/banger/*:refs/banger/*'"}
+}
+
+func (c *Copy) restore(ctx context.Context, save banger.Autosave, repo string) error {
+	shallow, err := c.missing(ctx, save.Shallow)
+	if err == nil {
+		err = c.setShallow(append(slices.Clone(shallow), c.hostShallow...))
+	}
+	if err != nil {
+		return err
+	}
+	quiet := []string{"fetch", "--quiet", "--atomic", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules", "--refmap="}
+	if err := c.g.run(ctx, nil, io.Discard, append(quiet, save.Bundle, "refs/*:refs/*")...); err != nil {
+		return err
+	}
+	if len(shallow) > 0 { // a shallow clone that was made in the guest, whose history the host has no part of
+		quiet = append(quiet, "--update-shallow")
+	}
 	for name := range save.Refs {
-		args = append(args, name+":"+name)
+		quiet = append(quiet, name+":"+name)
 	}
-	if err := g.run(ctx, nil, io.Discard, args...); err != nil {
-		if errors.Is(err, banger.ErrUnavailable) || errors.Is(err, banger.ErrInterrupted) {
-			return err
-		}
-		return &banger.Error{Kind: banger.ErrConflict, Op: "restore", Subject: save.ID, Err: err, Hint: "in another clone of the repository: git fetch " + save.Bundle + " 'refs/banger/*:refs/banger/*'"}
-	}
-	return nil
+	return (git{dir: repo}).run(ctx, nil, io.Discard, slices.Insert(quiet, len(quiet)-len(save.Refs), c.dir)...)
 }

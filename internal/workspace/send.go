@@ -31,12 +31,24 @@ func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, sent func
 	if err := s.sendIndexes(ctx, guest, dest); err != nil {
 		return Record{}, &banger.Error{Op: "send to", Subject: dest, Err: err}
 	}
+	return s.record(dest), nil
+}
+
+// record is what the host remembers of a shipment and its submodules.
+func (s *Shipment) record(dest string) Record {
 	r := Record{Workspace: banger.Workspace{GuestPath: dest, HostPath: s.plan.Repo.Root, Name: path.Base(s.plan.Repo.Root), Head: s.plan.Start, Branch: s.plan.branch(),
 		PreparedAt: time.Now().UTC()}, Sent: s.sent}
 	if s.pack.path != "" {
 		r.Packs = []string{s.pack.name() + ".pack"}
 	}
-	return r, nil
+	for _, sub := range s.subs {
+		if r.Subs == nil {
+			r.Subs = map[string]Record{}
+		}
+		name := sub.plan.subPath(s)
+		r.Subs[name] = sub.record(guestPath(dest, name))
+	}
+	return r
 }
 
 // occupied tells whether dest is there, as an empty directory.

@@ -105,19 +105,20 @@ func writeIndex(name string, entries []indexEntry) error {
 // Close removes what Prepare made.
 func (s *Shipment) Close() error { return os.RemoveAll(s.dir) }
 
+var endsOfLines = map[string][]string{"core.autocrlf": {"true", "false", "input"}, "core.eol": {"lf", "crlf", "native"}}
+
 // endsOfLines gives the settings by which the work tree's files differ from what the index names.
 func (r *Repo) endsOfLines(ctx context.Context) (map[string]string, error) {
 	settings := map[string]string{}
-	for key, values := range map[string][]string{"core.autocrlf": {"true", "false", "input"}, "core.eol": {"lf", "crlf", "native"}} {
-		value, err := (git{dir: r.Root}).ask(ctx, "config", "--get", key)
-		if err != nil {
-			return nil, err
-		}
-		if slices.Contains(values, value) {
+	text, err := (git{dir: r.Root}).ask(ctx, "config", "--get-regexp", `^core\.(autocrlf|eol)$`)
+	for line := range strings.Lines(text) { // the last one counts
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		delete(settings, key)
+		if slices.Contains(endsOfLines[key], value) {
 			settings[key] = value
 		}
 	}
-	return settings, nil
+	return settings, err
 }
 
 // Entries yields all that travels, in an order that a tar may have: the root, files, then the .git directory. A file that has gone
@@ -226,6 +227,13 @@ func newBlobHash(size int64) hash.Hash {
 	h := sha1.New()
 	fmt.Fprintf(h, "blob %d\x00", size)
 	return h
+}
+
+// blobID is the object id of content as a blob.
+func blobID(content []byte) string {
+	h := newBlobHash(int64(len(content)))
+	h.Write(content)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // blobs yields files as git stores them, with the directories above them.
