@@ -37,7 +37,7 @@ this; the name may end with .vm.`,
 			if _, err = io.Copy(a.Out, conn); err != nil && cmd.Context().Err() == nil {
 				return streamError{a.whyGone(vm, err)}
 			}
-			return cmd.Context().Err()
+			return nil // by SIGHUP ends every ssh its proxy: its user is told nothing
 		},
 	}
 	cmd.Flags().BoolVar(&start, "start", false, "start the VM if it is stopped")

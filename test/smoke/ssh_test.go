@@ -87,7 +87,9 @@ func TestSSH(t *testing.T) {
 		if out := u.must(t, "", "ssh", "devbox.vm", "hostname; id -un; echo $SHELL"); out != "devbox\nroot\n/bin/bash\n" {
 			t.Errorf("ssh devbox.vm = %q", out)
 		}
-		wantStatus(t, u.run(t, "", "ssh", "devbox.vm", "exit 42"), 42)
+		if r := u.run(t, "", "ssh", "devbox.vm", "exit 42"); r.Status != 42 || r.Stderr != "" {
+			t.Errorf("ssh devbox.vm exit 42 = %d and says %q, want 42 and nothing", r.Status, r.Stderr)
+		}
 		if out := u.Must("vm", "ssh", "devbox", "--", "printf", "%s|", "a b", "$HOME", "it's", "*"); out != "a b|$HOME|it's|*|" {
 			t.Errorf("vm ssh -- printf = %q: the words are not what was given", out)
 		}
