@@ -22,7 +22,7 @@ func sftpMain() int {
 		io.Reader
 		io.WriteCloser
 	}{os.Stdin, os.Stdout}
-	server, err := sftp.NewServer(stream, sftp.WithMaxTxPacket(sftpPacket))
+	server, err := sftp.NewServer(stream, sftp.WithMaxTxPacket(sftpPacket), sftp.WithAllocator())
 	if err == nil {
 		err = server.Serve()
 	}
