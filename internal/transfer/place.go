@@ -123,7 +123,7 @@ func write(ctx context.Context, place Place, o Origin, src tree.Source, opts Opt
 	if report.Entries == 0 {
 		return report, &banger.Error{Kind: banger.ErrUnsupported, Err: fmt.Errorf("%q is a device, a FIFO or a socket: there is nothing to copy", name)}
 	}
-	if opts.Sync {
+	if opts.Sync && o.Dir { // a file that comes alone has been synced, and what else is dirty is not ours to wait for
 		if err := unix.Syncfs(s.fd); err != nil {
 			return report, fmt.Errorf("write to the disk: %w", err)
 		}
