@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 func TestDNS(t *testing.T) {
@@ -143,5 +145,44 @@ func TestHostServers(t *testing.T) {
 	time.Sleep(0)
 	if got, err := servers(); err != nil || !slices.Equal(got, want) {
 		t.Errorf("servers without the file = %v, %v", got, err)
+	}
+}
+
+// Under an allow list data leaves neither in the questions for names that no rule allows, which nobody is asked, nor by another resolver.
+func TestNoTunnel(t *testing.T) {
+	g := newGuest(t, "allow=www.example.test")
+	upstream, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan string, 100)
+	server := &dns.Server{PacketConn: upstream, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		asked <- query.Question[0].Name
+		w.WriteMsg(new(dns.Msg).SetRcode(query, dns.RcodeNameError))
+	})}
+	go server.ActivateAndServe()
+	defer server.Shutdown()
+	g.net.resolver.servers = func() ([]netip.AddrPort, error) {
+		return []netip.AddrPort{upstream.LocalAddr().(*net.UDPAddr).AddrPort()}, nil
+	}
+	for _, name := range []string{"c2VjcmV0.evil.example", "c2VjcmV0.www.example.test", "example.test", "test", ".", "wwwXexample.test"} {
+		for _, kind := range []uint16{dns.TypeA, dns.TypeTXT, dns.TypeNULL, dns.TypeMX, dns.TypeHTTPS, dns.TypeANY} {
+			if answer := g.lookup(name, kind); answer.Rcode != dns.RcodeRefused {
+				t.Errorf("%s %s: %v", name, dns.TypeToString[kind], answer)
+			}
+		}
+	}
+	g.lookup("www.example.test", dns.TypeTXT) // what is allowed is asked for
+	if len(asked) == 0 {
+		t.Error("what is allowed is not asked for either")
+	}
+	for len(asked) > 0 {
+		if name := <-asked; name != "www.example.test." {
+			t.Errorf("%q is asked for elsewhere", name)
+		}
+	}
+	for _, port := range []uint16{53, 853, 443} {
+		g.refused(testenv.DNSAddr, port)
+		g.refusedUDP(testenv.DNSAddr, port, "\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x01\x00\x01")
 	}
 }

@@ -97,6 +97,77 @@ func synFrame(src, dst netip.Addr, srcPort, dstPort uint16) []byte {
 	return frame
 }
 
+// syn6Frame is synFrame by IPv6.
+func syn6Frame(dst netip.Addr, srcPort, dstPort uint16) []byte {
+	frame := make([]byte, header.EthernetMinimumSize+header.IPv6MinimumSize+header.TCPMinimumSize)
+	header.Ethernet(frame).Encode(&header.EthernetFields{SrcAddr: guestMAC, DstAddr: gatewayMAC, Type: header.IPv6ProtocolNumber})
+	src, to := tcpip.AddrFromSlice(Guest6.Addr().AsSlice()), tcpip.AddrFrom16(dst.As16())
+	header.IPv6(frame[14:]).Encode(&header.IPv6Fields{PayloadLength: header.TCPMinimumSize, TransportProtocol: header.TCPProtocolNumber, HopLimit: 64, SrcAddr: src, DstAddr: to})
+	segment := header.TCP(frame[14+header.IPv6MinimumSize:])
+	segment.Encode(&header.TCPFields{SrcPort: srcPort, DstPort: dstPort, SeqNum: 1, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 1000})
+	segment.SetChecksum(^segment.CalculateChecksum(header.PseudoHeaderChecksum(header.TCPProtocolNumber, src, to, header.TCPMinimumSize)))
+	return frame
+}
+
+// TestRaw6 sends to addresses that are the host's or stand for IPv4 in every way; none of them is reached, and what is sent after them is.
+func TestRaw6(t *testing.T) {
+	g := newRawGuest(t, "full")
+	for _, host := range []string{"127.0.0.1:8080", "203.0.113.1:8080", "[::1]:8080", "[2001:db8:1::1]:8080"} {
+		l, err := testenv.ServeLine(host, "host")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	port := uint16(1024)
+	for _, text := range []string{"::", "::1", "::127.0.0.1", "::203.0.113.1", "::ffff:127.0.0.1", "::ffff:203.0.113.1", "64:ff9b::127.0.0.1", "64:ff9b::203.0.113.1", "64:ff9b:1::127.0.0.1",
+		"2002:7f00:1::1", "2002:cb00:7101::1", "2001::1", "fe80::1", "fec0::1", "ff02::1", "2001:db8:1::1", "2001:db8:1::fe", "fd62:616e:6765:7200::1", "fd62:616e:6765:7200::2"} {
+		port++
+		g.send(syn6Frame(netip.MustParseAddr(text), port, 8080))
+	}
+	answers := func(frame []byte) (header.TCP, bool) {
+		if header.Ethernet(frame).Type() != header.IPv6ProtocolNumber || header.IPv6(frame[14:]).TransportProtocol() != header.TCPProtocolNumber {
+			return nil, false
+		}
+		return header.TCP(header.IPv6(frame[14:]).Payload()), true
+	}
+	g.send(syn6Frame(netip.MustParseAddr(originAddr6), 7777, portEcho))
+	g.receive("SYN-ACK", func(frame []byte) bool {
+		if header.Ethernet(frame).Type() == header.IPv6ProtocolNumber && header.IPv6(frame[14:]).TransportProtocol() == header.ICMPv6ProtocolNumber {
+			g.send(neighborFrame(frame))
+		}
+		segment, ok := answers(frame)
+		if ok && segment.Flags().Contains(header.TCPFlagSyn) && segment.DestinationPort() != 7777 {
+			t.Errorf("a connection to %s is taken", netip.AddrFrom16(header.IPv6(frame[14:]).SourceAddress().As16()))
+		}
+		return ok && segment.DestinationPort() == 7777
+	})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range g.events {
+		if e.Verdict == banger.NetAllowed && e.Port == 8080 {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
+// neighborFrame answers a card's question who has the guest's IPv6 address; for every other frame it is one that asks nothing.
+func neighborFrame(question []byte) []byte {
+	frame := make([]byte, header.EthernetMinimumSize+header.IPv6MinimumSize+header.ICMPv6NeighborAdvertMinimumSize+8)
+	header.Ethernet(frame).Encode(&header.EthernetFields{SrcAddr: guestMAC, DstAddr: gatewayMAC, Type: header.IPv6ProtocolNumber})
+	src, dst := tcpip.AddrFromSlice(Guest6.Addr().AsSlice()), header.IPv6(question[14:]).SourceAddress()
+	header.IPv6(frame[14:]).Encode(&header.IPv6Fields{PayloadLength: uint16(len(frame) - 54), TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 255, SrcAddr: src, DstAddr: dst})
+	message := header.ICMPv6(frame[54:])
+	message.SetType(header.ICMPv6NeighborAdvert)
+	advert := header.NDPNeighborAdvert(message.MessageBody())
+	advert.SetTargetAddress(src)
+	advert.SetSolicitedFlag(true)
+	advert.SetOverrideFlag(true)
+	advert.Options().Serialize(header.NDPOptionsSerializer{header.NDPTargetLinkLayerAddressOption(guestMAC)})
+	message.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: message, Src: src, Dst: dst}))
+	return frame
+}
+
 // tcpFrom matches a segment from addr with these flags.
 func tcpFrom(addr netip.Addr, flags header.TCPFlags) func([]byte) bool {
 	return func(frame []byte) bool {
