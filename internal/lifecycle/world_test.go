@@ -54,6 +54,9 @@ type world struct {
 	accelErr error
 	clock    hostClock
 	measure  func(banger.VMID) machine.Stats // not nil: what Machines.Stats gives
+	worked   map[banger.VMID]bool            // VMs with work that the host does not have
+	kept     map[banger.VMID]bool            // those whose work is kept
+	noKeep   error                           // what Keep gives
 	lists    int                             // how often a daemon has read all records
 
 	*Manager
@@ -95,7 +98,7 @@ func newWorld(t *testing.T) *world {
 
 func newWorldIn(t *testing.T, root string) *world {
 	w := &world{t: t, dir: statedir.Dir{Root: root}, home: t.TempDir(), over: make(chan struct{}), homes: map[banger.VMID]bool{}, disks: map[banger.VMID]int64{}, runs: map[banger.VMID]*run{},
-		holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
+		worked: map[banger.VMID]bool{}, kept: map[banger.VMID]bool{}, holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
 	t.Cleanup(w.thaw)
 	t.Cleanup(w.shut)
 	w.open()
@@ -131,7 +134,7 @@ func (w *world) newDaemon() *Manager {
 	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest", UserHome: w.home,
 		Defaults: Defaults{Sync: []banger.FileSync{{Host: "~/.netrc"}}, Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
-		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime})
+		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime, Keep: d.keep})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.daemon, w.daemons = d, append(w.daemons, d)
