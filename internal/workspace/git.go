@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/internal/proc"
 )
@@ -43,9 +45,21 @@ func (g git) run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	}
 	err := proc.Run(ctx, proc.Command{Path: "git", Args: append(all, args...), Dir: dir, Env: append(cleanEnv(os.Environ()), g.env...), Stdin: stdin, Stdout: stdout})
 	if err != nil {
-		return fmt.Errorf("git %s: %w", args[0], err)
+		return fmt.Errorf("git %s: %w", args[0], noSpace(err))
 	}
 	return nil
+}
+
+// noSpace finds a full disk or quota in what git says, which may have said more since.
+func noSpace(err error) error {
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		for words, cause := range map[string]error{"No space left on device": unix.ENOSPC, "Out of diskspace": unix.ENOSPC, "Disk quota exceeded": unix.EDQUOT} {
+			if strings.Contains(exit.Stderr, words) {
+				return fmt.Errorf("%w: %w", cause, err)
+			}
+		}
+	}
+	return err
 }
 
 // output is run for what prints little.
@@ -93,5 +107,16 @@ func gitFailed(op, subject string, err error) error {
 	return &banger.Error{Kind: kind, Op: op, Subject: subject, Err: err, Hint: banger.HintOf(err)}
 }
 
-// spaceIn tells a full file system of the host as such.
-func spaceIn(dir string, err error) error { return banger.SpaceError(err, dir) }
+// spaceIn tells a full file system of the host as such. git does not always know why a write failed: then what is left tells.
+func spaceIn(dir string, err error) error {
+	if _, ok := errors.AsType[*proc.ExitError](err); ok && !errors.Is(err, unix.ENOSPC) {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < leastSpace {
+			err = fmt.Errorf("%w: %w", unix.ENOSPC, err)
+		}
+	}
+	return banger.SpaceError(err, dir)
+}
+
+// leastSpace is so little, in bytes, that git's own files do not fit.
+const leastSpace = 64 << 10

@@ -238,7 +238,7 @@ func (s Saves) CleanUp() error {
 		name := filepath.Join(s.Dir, entry.Name())
 		id, isBundle := strings.CutSuffix(entry.Name(), ".bundle")
 		_, noRecord := os.Stat(filepath.Join(s.Dir, id+".json"))
-		if strings.HasPrefix(entry.Name(), "copy-") || strings.HasSuffix(entry.Name(), ".tmp") || isBundle && errors.Is(noRecord, fs.ErrNotExist) {
+		if strings.HasPrefix(entry.Name(), "copy-") || strings.HasPrefix(entry.Name(), ".") || strings.HasSuffix(entry.Name(), ".tmp") || isBundle && errors.Is(noRecord, fs.ErrNotExist) {
 			err = errors.Join(err, os.RemoveAll(name))
 		}
 	}

@@ -78,7 +78,7 @@ func TestSaves(t *testing.T) {
 // TestSavesThatAreCutOff has every kind of leftover.
 func TestSavesThatAreCutOff(t *testing.T) {
 	saves := Saves{Dir: t.TempDir()}
-	for _, name := range []string{"a.bundle", "b.bundle.tmp", "copy-1/objects/x", "kept.bundle"} {
+	for _, name := range []string{"a.bundle", "b.bundle.tmp", "copy-1/objects/x", ".c.json123", "kept.bundle"} {
 		writeFile(t, filepath.Join(saves.Dir, name), "x")
 	}
 	writeFile(t, filepath.Join(saves.Dir, "kept.json"), `{"id":"kept"}`)
