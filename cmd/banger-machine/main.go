@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +27,6 @@ import (
 const (
 	socketFD  = 3
 	maxConfig = 1 << 20
-	// gcPercent trades a little time for a small heap: a supervisor idles nearly always.
-	gcPercent = 25
 )
 
 // version is stamped at build.
@@ -89,7 +86,6 @@ func (m *Main) Run(ctx context.Context) error {
 		return &banger.Error{Kind: banger.ErrRefused, Op: "start banger-machine", Err: errors.New("it does not run as root"),
 			Hint: "use banger as an ordinary user: no part of its daily work needs root"}
 	}
-	debug.SetGCPercent(gcPercent)
 	unix.Umask(0o077)
 	cfg, err := readConfig(m.config)
 	if err != nil {

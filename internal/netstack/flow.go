@@ -83,6 +83,8 @@ func (f *flow) cut(reason string) {
 
 // flows are all connections of a Stack.
 type flows struct {
+	ended func()
+
 	mu       sync.Mutex
 	open     map[*flow]bool
 	tcp, udp int
@@ -113,6 +115,7 @@ func (fs *flows) counter(t target) (count *int, limit int) {
 }
 
 func (fs *flows) end(f *flow) {
+	defer fs.ended()
 	f.cancel()
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

@@ -54,6 +54,8 @@ type Config struct {
 	Policy banger.NetPolicy
 	// Log is told what is decided; it must not block.
 	Log func(banger.NetEvent)
+	// Ended is told, from any goroutine, when a connection has ended. Optional.
+	Ended func()
 	// Peer connects to a port of another VM.
 	Peer func(ctx context.Context, vm string, port uint16) (net.Conn, error)
 	// Servers are the resolvers that the guest's one asks. Optional: those of the host's resolv.conf.
@@ -86,7 +88,10 @@ func New(cfg Config) *Stack {
 	if cfg.Servers == nil {
 		cfg.Servers = hostServers(resolvConf)
 	}
-	s := &Stack{cfg: cfg, flows: flows{open: map[*flow]bool{}}}
+	if cfg.Ended == nil {
+		cfg.Ended = func() {}
+	}
+	s := &Stack{cfg: cfg, flows: flows{open: map[*flow]bool{}, ended: cfg.Ended}}
 	s.policy.Store(&egress.Policy{NetPolicy: cfg.Policy})
 	s.resolver = resolver{servers: cfg.Servers, tokens: make(chan struct{}, maxQueries)}
 	s.life, s.cancel = context.WithCancel(context.Background())

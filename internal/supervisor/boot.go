@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -252,12 +251,12 @@ func (b *boot) identify(stream *guest.EventStream) {
 	}
 }
 
-// signIn spares the first command the wait for it. Then all is done that needed memory.
+// signIn spares the first command the wait for it. Then all is done that a start needs memory for.
 func (b *boot) signIn() {
 	if _, err := b.link.get(b.life); err != nil {
 		b.note("sign in to the guest", "err", escape(err.Error(), maxDetail))
 	}
-	debug.FreeOSMemory()
+	b.rest()
 }
 
 // guestTimings makes what a guest says fit for a person's terminal.

@@ -38,13 +38,13 @@ type network struct {
 	peers *net.UnixListener // takes connections of other VMs; nil: none
 }
 
-func openNetwork(path string, cfg machine.Config, log *slog.Logger) (*network, error) {
+func openNetwork(path string, cfg machine.Config, log *slog.Logger, ended func()) (*network, error) {
 	ring, err := machine.OpenRing(path)
 	if err != nil {
 		return nil, err
 	}
 	n := &network{ring: ring, log: log, left: eventsBurst, last: time.Now()}
-	n.stack = netstack.New(netstack.Config{Policy: cfg.Net.Or(banger.NetFull), Log: n.record,
+	n.stack = netstack.New(netstack.Config{Policy: cfg.Net.Or(banger.NetFull), Log: n.record, Ended: ended,
 		Peer: func(ctx context.Context, vm string, port uint16) (net.Conn, error) {
 			return machine.DialPeer(ctx, cfg.Peers, vm, port)
 		}})

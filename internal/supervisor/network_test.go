@@ -165,7 +165,7 @@ func drainCard(card net.Conn) { io.Copy(io.Discard, card) }
 // TestEventsAreBounded holds that a guest cannot make the log cost what it likes, and that what is left out is counted.
 func TestEventsAreBounded(t *testing.T) {
 	w := newWorld(t)
-	n, err := openNetwork(w.dir.NetworkLog(), w.cfg, nil)
+	n, err := openNetwork(w.dir.NetworkLog(), w.cfg, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ func (r *run) streaming() (ended func()) {
 	r.streams.Open++
 	r.streams.Begun++
 	return func() {
+		defer r.rest()
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.streams.Open--

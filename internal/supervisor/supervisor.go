@@ -87,6 +87,7 @@ type run struct {
 	ports *ports
 
 	network *network
+	rest    func() // is told that something has ended for which memory was needed
 
 	stop        context.Context // ends when the run is to end: nothing is started any more
 	requestStop context.CancelFunc
@@ -119,7 +120,7 @@ func Run(ctx context.Context, cfg Config) (banger.Exit, error) {
 		cfg.ClockChanges = clockChanges
 	}
 	cfg.InitPatience = cmp.Or(cfg.InitPatience, machine.InitPatience)
-	r := &run{Config: cfg, dir: statedir.VMDir{Path: cfg.Machine.Dir}, launched: make(chan struct{}), settled: make(chan struct{}), initUp: make(chan struct{}), ended: make(chan struct{})}
+	r := &run{Config: cfg, dir: statedir.VMDir{Path: cfg.Machine.Dir}, rest: FreeLater(), launched: make(chan struct{}), settled: make(chan struct{}), initUp: make(chan struct{}), ended: make(chan struct{})}
 	defer cfg.Listener.Close()
 	r.settle = sync.OnceFunc(func() { close(r.settled) })
 	r.launch = sync.OnceFunc(func() { close(r.launched) })
@@ -154,7 +155,7 @@ func (r *run) prepare() (err error) {
 	if r.ring, err = machine.OpenRing(r.dir.ConsoleRing()); err != nil {
 		return err
 	}
-	if r.network, err = openNetwork(r.dir.NetworkLog(), r.Machine, r.Log); err != nil {
+	if r.network, err = openNetwork(r.dir.NetworkLog(), r.Machine, r.Log, r.rest); err != nil {
 		return err
 	}
 	r.network.listenAs(r.Machine.Peers, r.Machine.Name)
