@@ -1,0 +1,188 @@
+package network
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"banger/internal/channel"
+	"banger/internal/testenv"
+)
+
+// What is measured here, and ways of copies.
+const (
+	intoGuest  = "copy into the guest, MB/s"
+	outOfGuest = "copy out of the guest, MB/s"
+	signedIn   = "ssh NAME true, ms"
+
+	raw       = "the raw channel"
+	vmCopy    = "banger vm cp"
+	sshStream = "an ssh stream"
+	scp       = "scp"
+	sftp      = "sftp"
+	inGuest   = "handshake in the guest"
+)
+
+const (
+	rawSink   = 9 // see inside
+	rawSource = 19
+	signIns   = 9 // of one turn
+)
+
+// copier copies a file of the host into a guest and out of it. Both land on a file system in memory: what the disk costs is told by
+// comparing vm cp with itself.
+type copier struct {
+	b          *testing.B
+	w          *testenv.World
+	config     string
+	file, back string
+	size       int
+}
+
+// BenchmarkCopies compares ways into a guest and out of it.
+func BenchmarkCopies(b *testing.B) {
+	load(b)
+	for _, tool := range []string{"ssh", "scp", "sftp"} {
+		testenv.RequireTool(b, tool)
+	}
+	w := testenv.NewWorld(b)
+	g := startBare(b, w)
+	w.Must("vm", "run", "--name", "box", "--", "true")
+	w.Must("vm", "cp", inside(b, w), "box:/usr/local/bin/inside")
+	dir := w.User.Dir(b)
+	c := copier{b: b, w: w, config: strings.TrimSpace(w.Must("ssh-config", "--print-path")), file: filepath.Join(dir, "data"),
+		back: filepath.Join(dir, "back"), size: setting("BANGER_BENCH_MIB", 32) << 20}
+	data := make([]byte, c.size)
+	rand.Read(data) // zeros would travel as holes
+	if err := os.WriteFile(c.file, data, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	// Pairs: into the guest, and out of it what the first has brought.
+	ways := []struct {
+		name    string
+		in, out func()
+	}{
+		{raw, func() { c.rawIn(g, data) }, func() { c.rawOut(g) }},
+		{vmCopy, func() { w.Must("vm", "cp", c.file, "box:/dev/shm/vmcp") }, func() { w.Must("vm", "cp", "box:/dev/shm/vmcp", c.back) }},
+		{vmCopy + " to a disk", func() { w.Must("vm", "cp", c.file, "box:/root/vmcp") }, func() { w.Must("vm", "cp", "box:/root/vmcp", c.back) }},
+		{sshStream, func() { c.ssh(c.file, "", "cat > /dev/shm/ssh") }, func() { c.ssh("", c.back, "cat /dev/shm/ssh") }},
+		{scp, func() { c.run("", "", "scp", "-q", "-F", c.config, c.file, "box.vm:/dev/shm/scp") },
+			func() { c.run("", "", "scp", "-q", "-F", c.config, "box.vm:/dev/shm/scp", c.back) }},
+		{sftp, func() { c.sftp("put " + c.file + " /dev/shm/sftp") }, func() { c.sftp("get /dev/shm/sftp " + c.back) }},
+	}
+	all := results{}
+	for i := range runs() {
+		for j := range ways {
+			way := ways[(i+j)%len(ways)]
+			all.add(intoGuest, way.name, c.rate(way.in))
+			all.add(outOfGuest, way.name, c.rate(way.out))
+		}
+		for range signIns {
+			begun := time.Now()
+			c.ssh("", "", "true")
+			all.add(signedIn, sshStream, float64(time.Since(begun).Microseconds())/1000)
+		}
+		figures := decode(b, w.Must("vm", "exec", "box", "--", "inside", "handshake", strconv.Itoa(signIns)))
+		all.add(signedIn, inGuest, figures["handshake"]/1000)
+	}
+	for _, what := range []string{intoGuest, outOfGuest} {
+		all.report(b, what, raw, vmCopy, vmCopy+" to a disk", sshStream, scp, sftp)
+	}
+	all.report(b, signedIn, sshStream, inGuest)
+	for _, what := range []string{intoGuest, outOfGuest} {
+		all.compare(b, what+": vm cp at least 0.8 of the raw channel", what, vmCopy, what, raw)
+		all.compare(b, what+": scp at least 0.9 of an ssh stream", what, scp, what, sshStream)
+		all.compare(b, what+": sftp at least 0.9 of an ssh stream", what, sftp, what, sshStream)
+	}
+	all.compare(b, "ssh NAME true: at most 1.3 of the same in the guest", signedIn, sshStream, signedIn, inGuest)
+}
+
+// rate gives MB/s.
+func (c copier) rate(fn func()) float64 {
+	begun := time.Now()
+	fn()
+	return float64(c.size) / 1e6 / time.Since(begun).Seconds()
+}
+
+// run runs a program as the world's user, with files as standard input and output where they are named.
+func (c copier) run(stdin, stdout string, argv ...string) {
+	c.b.Helper()
+	like := c.w.Command(context.Background())
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = like.Env, like.Dir, like.SysProcAttr
+	if stdin != "" {
+		in, err := os.Open(stdin)
+		if err != nil {
+			c.b.Fatal(err)
+		}
+		defer in.Close()
+		cmd.Stdin = in
+	}
+	if stdout != "" {
+		out, err := os.Create(stdout)
+		if err != nil {
+			c.b.Fatal(err)
+		}
+		defer out.Close()
+		cmd.Stdout = out
+	}
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err != nil {
+		c.b.Fatalf("%q: %v\n%s", argv, err, errs.String())
+	}
+}
+
+func (c copier) ssh(stdin, stdout, command string) {
+	c.b.Helper()
+	c.run(stdin, stdout, "ssh", "-F", c.config, "box.vm", command)
+}
+
+func (c copier) sftp(line string) {
+	c.b.Helper()
+	batch := filepath.Join(filepath.Dir(c.file), "batch")
+	if err := os.WriteFile(batch, []byte(line+"\n"), 0o644); err != nil {
+		c.b.Fatal(err)
+	}
+	c.run("", "", "sftp", "-q", "-F", c.config, "-b", batch, "box.vm")
+}
+
+func (c copier) rawIn(g *bareGuest, data []byte) {
+	conn, err := channel.Dial(context.Background(), g.raw, rawSink)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(data); err != nil {
+		c.b.Fatal(err)
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		c.b.Fatal(err)
+	}
+	if n, err := io.ReadAll(conn); err != nil || string(n) != strconv.Itoa(len(data)) {
+		c.b.Fatalf("%d bytes were sent, %.30q arrived (%v)", len(data), n, err)
+	}
+}
+
+func (c copier) rawOut(g *bareGuest) {
+	conn, err := channel.Dial(context.Background(), g.raw, rawSource)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, uint64(c.size))); err != nil {
+		c.b.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, conn); err != nil || n != int64(c.size) {
+		c.b.Fatal(fmt.Errorf("%d bytes were asked for, %d came (%w)", c.size, n, err))
+	}
+}
