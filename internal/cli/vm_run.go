@@ -30,6 +30,8 @@ type runFlags struct {
 	overcommit bool
 	timings    bool
 	detach     bool
+
+	noBootstrap bool
 }
 
 func (a *app) vmRun() *cobra.Command {
@@ -41,7 +43,8 @@ whatever ends this client. The first run also builds the image and fetches the k
 
 With a PATH the repository that it lies in goes in too, as a clone with the edits of the work tree, and the shell or command
 runs there. The work comes back with "banger workspace pull". What the repository says in .banger.toml and devcontainer.json is
-followed; what of that reaches beyond the VM waits for your consent: see "banger allow --help".
+followed; what of that reaches beyond the VM waits for your consent: see "banger allow --help". For a shell, and with --detach, mise
+installs in the VM the tools that the repository pins; --dry-run tells which.
 
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
 status becomes ours; 125 means that banger itself failed.
@@ -79,6 +82,7 @@ With --detach the VM is made and started without this client, and goes on; nothi
 	flags.plan.add(cmd)
 	flags.project.add(cmd)
 	flags.project.addNone(cmd)
+	cmd.Flags().BoolVar(&flags.noBootstrap, "no-bootstrap", false, "install none of the tools that the repository wants")
 	flags.exec.add(cmd)
 	addDetach(cmd, &flags.detach)
 	addOvercommit(cmd, &flags.overcommit)
@@ -140,6 +144,9 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	if err != nil {
 		return err
 	}
+	if !flags.noBootstrap && argv == nil && !flags.ociCmd {
+		detectTools(ctx, plans)
+	}
 	if flags.plan.dryRun {
 		return a.showPlans(plans, wish)
 	}
@@ -160,6 +167,9 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 		if err := wish.apply(ctx, a, &req, plans[0].dest); err != nil {
 			return err
 		}
+	}
+	if err := a.checkToolNet(ctx, plans, req.Net); err != nil {
+		return err
 	}
 	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
@@ -186,6 +196,16 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	}
 	if err := a.prepare(ctx, detail, plans); err != nil {
 		return streamError{a.notPrepared(detail, flags.remove, err)}
+	}
+	how := toolsInBackground
+	if flags.detach || len(wish.Settings.Create)+len(wish.Settings.Start) > 0 {
+		how = toolsInForeground
+	}
+	if err := a.bootstrap(ctx, detail, plans, banger.ExecRequest{Env: req.Env, User: req.User}, how); err != nil {
+		if !flags.remove {
+			a.notice("vm %s runs (away with it: banger vm delete --force %s)", detail.Spec.Name, detail.Spec.Name)
+		}
+		return streamError{err}
 	}
 	if err := a.setUpNew(ctx, detail, wish, plans, &flags, argv); err != nil {
 		return err

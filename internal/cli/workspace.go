@@ -14,6 +14,7 @@ import (
 	"banger/client"
 	"banger/internal/api"
 	"banger/internal/statedir"
+	"banger/internal/tooling"
 	"banger/internal/transfer"
 	"banger/internal/tree"
 	"banger/internal/workspace"
@@ -60,7 +61,7 @@ func (f *planFlags) add(cmd *cobra.Command) {
 
 // errors of flags that say how a repository travels when there is none.
 func (f *planFlags) unused() error {
-	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run", "devcontainer", "no-devcontainer", "no-project"} {
+	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run", "no-bootstrap", "devcontainer", "no-devcontainer", "no-project"} {
 		if f.cmd.Flags().Changed(name) {
 			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--%s is about a repository, and none is named", name), Hint: "banger vm run --" + name + " … PATH"}
 		}
@@ -71,7 +72,8 @@ func (f *planFlags) unused() error {
 // planned is a repository and where it goes.
 type planned struct {
 	workspace.Plan
-	dest string
+	dest  string
+	tools tooling.Plan // what is to be installed for it
 }
 
 // plan decides about each of paths, before anything is done.
@@ -100,7 +102,7 @@ func (f *planFlags) plan(ctx context.Context, paths []string, user string) ([]pl
 				return nil, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s and %s would both be %s", other.Repo.Root, repo.Root, dest), Hint: "prepare one of them by itself, with --guest-path"}
 			}
 		}
-		plans = append(plans, planned{plan, dest})
+		plans = append(plans, planned{Plan: plan, dest: dest})
 	}
 	return plans, nil
 }
@@ -128,7 +130,8 @@ func (a *app) showPlans(plans []planned, w *wish) error {
 		Files   []string `json:"files"`
 		Notices []string `json:"notices"`
 
-		Project *wished `json:"project,omitempty"` // of the first: what its files say
+		Tooling *tooling.Plan `json:"tooling,omitempty"` // what would be installed
+		Project *wished       `json:"project,omitempty"` // of the first: what its files say
 	}
 	list := []shown{}
 	for _, p := range plans {
@@ -136,7 +139,10 @@ func (a *app) showPlans(plans []planned, w *wish) error {
 		if p.Options.Branch != "" {
 			branch = p.Options.Branch
 		}
-		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...), nil})
+		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...), nil, nil})
+		if last := &list[len(list)-1]; !p.tools.Empty() || len(p.tools.Notices) > 0 {
+			last.Tooling = &p.tools
+		}
 	}
 	if w != nil && len(list) > 0 {
 		list[0].Project = w.shown()
@@ -151,6 +157,14 @@ func (a *app) showPlans(plans []planned, w *wish) error {
 		a.notice("%d files of %s would go to %s (branch %s, commit %.12s)", len(s.Files), s.Host, s.Guest, or(s.Branch, "-"), or(s.Head, "-"))
 		for _, notice := range s.Notices {
 			a.notice("%s", notice)
+		}
+		if s.Tooling != nil {
+			if !s.Tooling.Empty() {
+				a.notice("in the VM would be installed: %s", toolText(*s.Tooling))
+			}
+			for _, notice := range s.Tooling.Notices {
+				a.notice("%s", notice)
+			}
 		}
 		s.Project.tell(a)
 	}
