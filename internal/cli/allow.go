@@ -45,6 +45,9 @@ Without a terminal nobody can say yes: --accept takes the digest that --json sho
   banger allow --revoke ./repo                 ask again
   banger allow ./repo --accept DIGEST          exactly what "banger allow ./repo --json" has shown`,
 		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if flags.list && (flags.revoke || flags.accept != "" || len(args) > 0) || flags.revoke && flags.accept != "" {
 				return inputError(cmd, "--list, --revoke and --accept exclude each other, and --list is about all repositories")
@@ -142,7 +145,7 @@ func (a *app) consent(ctx context.Context, w *wish, op string) error {
 	for _, need := range w.missing {
 		fmt.Fprintf(a.Err, "  %s  (%s)\n", escape(need.String()), escape(need.File))
 	}
-	yes, err := a.confirm(ctx, "Allow this, for the files as they are now?")
+	yes, err := a.confirm(ctx, fmt.Sprintf("Allow this (%d), for the files as they are now?", len(w.missing)))
 	if err != nil {
 		return err
 	}

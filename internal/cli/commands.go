@@ -14,8 +14,6 @@ import (
 	"banger/internal/machine"
 	"banger/internal/project"
 	"banger/internal/statedir"
-	"banger/internal/transfer"
-	"banger/internal/tree"
 )
 
 // startCommands is what a VM's directory keeps for later starts.
@@ -135,9 +133,4 @@ func (a *app) runCommands(ctx context.Context, vm api.VMDetail, commands []proje
 			Hint: fmt.Sprintf("look into the VM: banger vm shell %s; to go without: --no-project", vm.Spec.Name)}
 	}
 	return nil
-}
-
-// bringDir puts directories into a running VM, below its root.
-func (a *app) bringDir(ctx context.Context, vm api.VMDetail, entries []tree.Entry) error {
-	return a.guest(vm).Bring(ctx, transfer.Put{Path: []byte("/"), Origin: transfer.Origin{Dir: true}}, tree.Of(entries...))
 }

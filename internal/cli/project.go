@@ -20,6 +20,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/project"
 	"banger/internal/statedir"
+	"banger/internal/transfer"
 	"banger/internal/tree"
 )
 
@@ -307,23 +308,25 @@ func (a *app) imageConfig(ctx context.Context, image string) (banger.ImageConfig
 	return *found.Config, nil
 }
 
-// makeVolumes makes directories in a running VM. One that is there stays as it is.
+// makeVolumes makes directories in a running VM, for its user. One that is there stays as it is.
 func (a *app) makeVolumes(ctx context.Context, vm api.VMDetail, dirs []string) error {
+	if len(dirs) == 0 {
+		return nil
+	}
+	paths := map[string]bool{}
 	for _, dir := range dirs {
-		if err := a.makeDir(ctx, vm, dir); err != nil {
-			return &banger.Error{Op: "make directory", Subject: dir, Err: err}
+		for at := strings.Trim(path.Clean(dir), "/"); at != "." && at != ""; at = path.Dir(at) {
+			paths[at] = true
 		}
 	}
-	return nil
-}
-
-func (a *app) makeDir(ctx context.Context, vm api.VMDetail, dir string) error {
 	var entries []tree.Entry
-	for at := strings.Trim(path.Clean(dir), "/"); at != "." && at != ""; at = path.Dir(at) {
+	for _, at := range slices.Sorted(maps.Keys(paths)) {
 		e := tree.Directory(at, 0o755)
 		e.ModTime = a.now()
 		entries = append(entries, e)
 	}
-	slices.Reverse(entries)
-	return a.bringDir(ctx, vm, entries)
+	if err := a.guest(vm).Bring(ctx, transfer.Put{Path: []byte("/"), Origin: transfer.Origin{Dir: true}}, tree.Of(entries...)); err != nil {
+		return &banger.Error{Op: "make directories", Subject: strings.Join(dirs, ", "), Err: err}
+	}
+	return nil
 }

@@ -182,6 +182,9 @@ func (s Settings) Without(keys ...string) Settings {
 	return dropped
 }
 
+// maxVolumes bounds the directories that are made.
+const maxVolumes = 64
+
 // check finds what no VM can have, before variables are replaced.
 func (s *Settings) check() error {
 	spec := banger.VMSpec{Name: "x", Image: "x", VCPU: 1, MemoryMiB: banger.MinMemoryMiB, DiskBytes: banger.MinDiskBytes, Env: s.Env}
@@ -196,6 +199,9 @@ func (s *Settings) check() error {
 	}
 	for _, f := range s.Ports {
 		spec.Publish = append(spec.Publish, f.Publish)
+	}
+	if len(s.Volumes) > maxVolumes {
+		return fmt.Errorf("%d directories to make: want at most %d", len(s.Volumes), maxVolumes)
 	}
 	if err := spec.Validate(); err != nil {
 		return err
