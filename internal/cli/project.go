@@ -231,6 +231,7 @@ func (w *wish) apply(ctx context.Context, a *app, req *api.CreateRequest, dest s
 	for _, port := range s.HostPorts {
 		req.Net.Allow = append(req.Net.Allow, banger.NetRule{Host: true, Port: port}.String())
 	}
+	req.Sync = slices.Concat(s.Copies, req.Sync) // the later stands above
 	w.publish(a, req)
 	req.Env = w.environment(req.Env)
 	return nil

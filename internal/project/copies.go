@@ -63,6 +63,10 @@ func (p *Project) findCopy(f banger.FileSync, home string) (banger.FileSync, err
 		return f, err
 	}
 	f.Host = "~/" + strings.TrimPrefix(real, realHome+"/")
+	if real == p.Root || strings.HasPrefix(real, p.Root+"/") {
+		// What is read is read anew at each start: there a link to elsewhere could be in its place by then.
+		return f, errors.New("it lies in the repository, which goes in itself")
+	}
 	if !strings.HasPrefix(real, realHome+"/") {
 		return f, fmt.Errorf("it leads to %s, which is not in your home", real)
 	}

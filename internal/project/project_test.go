@@ -367,6 +367,11 @@ func TestCopies(t *testing.T) {
 	if got := values(p.Settings.Needs(p.Root, testHost())); !slices.Equal(got, []string{"copy ~/.ssh/id → ~/.ssh/id", "copy ~/real → /root/real", "copy ~/later → /root/later"}) {
 		t.Errorf("needs: %q", got)
 	}
+	repo := filepath.Join(home, "repo")
+	write(t, repo, map[string]string{TOMLFile: "[[sync]]\nhost = \"~/repo/config\"\n"})
+	if p, err := Load(repo, Options{Home: link}); !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), "goes in itself") {
+		t.Errorf("a path in the repository: %+v, %v", p, err)
+	}
 	told := strings.Join(p.Notices, "\n")
 	for _, want := range []string{"${localEnv:HOME}/real is not copied: ", "/etc is not copied: ", "${localEnv:OTHER}/x is not copied: ", "out is not copied: ", "docker.sock: a socket"} {
 		if !strings.Contains(told, want) {

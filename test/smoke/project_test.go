@@ -120,13 +120,17 @@ func TestHostileProject(t *testing.T) {
 		t.Errorf("Enter: status %d, %q", status, screen)
 	}
 
-	// A yes is remembered.
-	userFile(t, w, file, `{"containerEnv": {"LOOT": "${localEnv:PROJECT_SECRET}"}}`)
+	// A yes is remembered, and gives what was shown: a variable, and a copy of a file.
+	copied := filepath.Join(w.User.Home, filepath.Base(w.State)+"-copied")
+	userFile(t, w, copied, "of the home\n")
+	t.Cleanup(func() { os.Remove(copied) })
+	userFile(t, w, file, `{"containerEnv": {"LOOT": "${localEnv:PROJECT_SECRET}"}, "mounts": ["type=bind,source=`+copied+`,target=/root/.copied"]}`)
+	run[len(run)-1] = "echo loot=$LOOT; cat ~/.copied"
 	status, screen = onTerminal(t, w, "y\r", run...)
-	if status != 0 || !strings.Contains(screen, "loot=s3cret") {
+	if status != 0 || !strings.Contains(screen, "loot=s3cret") || !strings.Contains(screen, "of the home") || !strings.Contains(screen, "~/"+filepath.Base(copied)+" → /root/.copied") {
 		t.Errorf("y: status %d, %q", status, screen)
 	}
-	if out := w.Must(run...); out != "loot=s3cret\n" {
+	if out := w.Must(run...); out != "loot=s3cret\nof the home\n" {
 		t.Errorf("after the yes: %q", out)
 	}
 	userFile(t, w, file, hostile("OTHER_SECRET"))
