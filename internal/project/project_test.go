@@ -124,7 +124,6 @@ func TestMistakes(t *testing.T) {
 		{"host port", "t", "allow_host = [0]\n", "allow_host", ""},
 		{"empty command", "t", "[commands]\nstart = [\"\"]\n", "commands.start[0]", ""},
 		{"sync", "t", "[[sync]]\nhosts = \"~/x\"\n", `unknown key "sync.hosts"`, "sync.host"},
-		{"mode", "t", "[[sync]]\nhost = \"~/x\"\nmode = \"9\"\n", "mode", ""},
 	} {
 		parse := map[string]parser{"d": parseDevcontainer, "t": parseTOML}[test.file]
 		_, _, err := parse(test.file, []byte(test.text))
@@ -366,6 +365,9 @@ func TestCopies(t *testing.T) {
 	}
 	if got := values(p.Settings.Needs(p.Root, testHost())); !slices.Equal(got, []string{"copy ~/.ssh/id → ~/.ssh/id", "copy ~/real → /root/real", "copy ~/later → /root/later"}) {
 		t.Errorf("needs: %q", got)
+	}
+	if p, err := read(TOMLFile, "[[sync]]\nhost = \"~/real\"\nmode = \"9\"\n"); !errors.Is(err, banger.ErrInvalid) || !strings.Contains(err.Error(), "mode") {
+		t.Errorf("a bad mode: %+v, %v", p, err)
 	}
 	repo := filepath.Join(home, "repo")
 	write(t, repo, map[string]string{TOMLFile: "[[sync]]\nhost = \"~/repo/config\"\n"})
