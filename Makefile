@@ -52,11 +52,11 @@ test:
 
 smoke:
 	@scripts/setup smoke
-	BANGER_TIER=smoke go run ./scripts/testsum -guests ./internal/ext4/write ./internal/image ./internal/lifecycle ./test/smoke/...
+	BANGER_TIER=smoke go run ./scripts/testsum -guests ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
 
 soak:
 	@scripts/setup smoke
-	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h ./internal/ext4/write ./internal/image ./internal/lifecycle ./test/smoke/...
+	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
 
 check:
 	@go run ./scripts/testsum -race

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,6 +69,12 @@ func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error 
 		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", ok && sent.Size == node.Size && sent.MTime == node.MTime && sent.Mode == node.gitMode()})
 	}
 	read := slices.Clone(w.unknown)
+	var changed int64
+	for _, name := range read {
+		if changed += w.nodes[name].Size; changed > maxChanged {
+			return &banger.Error{Kind: banger.ErrRefused, Op: "changed files", Err: fmt.Errorf("they have more than %s", banger.FormatSize(maxChanged)), Hint: "copy them out: banger vm cp"}
+		}
+	}
 	if c.origin.MaxUntracked > 0 {
 		if c.Changes.UntrackedBytes > c.origin.MaxUntracked {
 			return &banger.Error{Kind: banger.ErrRefused, Op: "untracked files", Err: fmt.Errorf("they have %s, more than %s", banger.FormatSize(c.Changes.UntrackedBytes), banger.FormatSize(c.origin.MaxUntracked)),
@@ -121,8 +128,9 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 			nodes[node.path] = node
 		}
 	}
+	nested := setOf(c.Nested)
 	for name, node := range nodes {
-		if c.inNested(name) {
+		if inside(nested, name) {
 			continue
 		}
 		e, inIndex := entries[name]
@@ -140,7 +148,7 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 		default:
 			w.untracked = append(w.untracked, name)
 		}
-		if filepath.Base(name) == ".gitignore" && node.Kind == tree.File && node.Size <= maxExclude {
+		if filepath.Base(name) == ".gitignore" && node.Kind == tree.File && node.Size <= maxExclude && len(w.ignores) < maxIgnores {
 			w.ignores = append(w.ignores, name)
 		}
 	}
@@ -154,8 +162,19 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 	return nil
 }
 
-func (c *Copy) inNested(name string) bool {
-	return slices.ContainsFunc(c.Nested, func(nested string) bool { return below(name, nested) })
+func (c *Copy) inNested(name string) bool { return inside(setOf(c.Nested), name) }
+
+// inside tells whether a path is one of dirs or lies below one.
+func inside(dirs map[string]bool, name string) bool {
+	if len(dirs) == 0 {
+		return false
+	}
+	for ; name != "."; name = path.Dir(name) {
+		if dirs[name] {
+			return true
+		}
+	}
+	return false
 }
 
 // dropIgnored takes the ignored files out of the untracked ones. git decides, in a work tree that has the guest's .gitignore
@@ -253,7 +272,8 @@ func (c *Copy) stagedBlobs(ctx context.Context, w *workState) (map[string]blobRe
 		}
 	}
 	lacking, err := c.missing(ctx, ids)
-	maps.DeleteFunc(differ, func(_ string, ref blobRef) bool { return slices.Contains(lacking, ref.id) })
+	gone := setOf(lacking)
+	maps.DeleteFunc(differ, func(_ string, ref blobRef) bool { return gone[ref.id] })
 	return differ, err
 }
 

@@ -237,7 +237,11 @@ var (
 func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[string]bool) error {
 	dir := guestPath(d.common, "objects")
 	var packs, loose []string
+	var total int64
 	for node, err := range guest.walk(ctx, dir) {
+		if total += node.Size; total > maxObjects {
+			return &banger.Error{Kind: banger.ErrRefused, Op: "workspace", Subject: dir, Err: fmt.Errorf("it has more than %s of objects", banger.FormatSize(maxObjects)), Hint: "copy it out: banger vm cp"}
+		}
 		switch {
 		case errors.Is(err, banger.ErrNotFound):
 			return nil

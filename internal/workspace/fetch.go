@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -165,14 +164,23 @@ func (c *Copy) missing(ctx context.Context, ids []string) (lacking []string, err
 }
 
 func (c *Copy) takePack(ctx context.Context, e tree.Entry) error {
-	if e.Size > maxPack {
-		return fmt.Errorf("%w: a pack of %s in the guest", banger.ErrCorrupt, banger.FormatSize(e.Size))
-	}
-	if err := c.g.run(ctx, orEmpty(e.Content), io.Discard, "index-pack", "--stdin", "--max-input-size="+strconv.FormatInt(maxPack, 10)); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, packPatience+time.Duration(e.Size/packRate)*time.Second)
+	defer cancel()
+	g := c.g
+	g.env = append(slices.Clone(g.env), "GIT_ALLOC_LIMIT="+maxAlloc)
+	if err := g.run(ctx, orEmpty(e.Content), io.Discard, "-c", "pack.threads=1", "-c", "core.bigFileThreshold=32m", "index-pack", "--stdin"); err != nil {
 		return fmt.Errorf("%w: %s: %w", banger.ErrCorrupt, e.Path, err)
 	}
 	return nil
 }
+
+// What a guest's pack may cost, whose few bytes may unfold to any number: one allocation of memory, and time. An object that is kept as
+// a difference and is larger is refused; whole ones may have any size.
+const (
+	maxAlloc     = "512m"
+	packPatience = 10 * time.Minute
+	packRate     = 256 << 10 // bytes a second
+)
 
 // takeLoose writes a loose object whose content has the name that it claims; a damaged one is left out and told.
 func (c *Copy) takeLoose(e tree.Entry) error {
@@ -188,7 +196,7 @@ func (c *Copy) takeLoose(e tree.Entry) error {
 	if err != nil {
 		return err
 	}
-	got, sumErr := objectSum(io.TeeReader(orEmpty(e.Content), f))
+	got, sumErr := objectSum(io.TeeReader(orEmpty(e.Content), f), maxObject)
 	if err := f.Close(); err != nil {
 		return err
 	}
@@ -205,14 +213,14 @@ func (c *Copy) takeLoose(e tree.Entry) error {
 // errRead is for an error of the source rather than of what it gives.
 var errRead = errors.New("read object")
 
-// objectSum inflates a loose object and gives the SHA-1 of what is in it. It reads to the end.
-func objectSum(r io.Reader) (string, error) {
+// objectSum inflates a loose object, which has limit bytes at the most, and gives the SHA-1 of what is in it. It reads to the end.
+func objectSum(r io.Reader, limit int64) (string, error) {
 	in := &failing{r: r}
 	h := sha1.New()
 	z, err := zlib.NewReader(in)
 	if err == nil {
 		var n int64
-		if n, err = io.Copy(h, io.LimitReader(z, maxObject+1)); err == nil && n > maxObject {
+		if n, err = io.Copy(h, io.LimitReader(z, limit+1)); err == nil && n > limit {
 			err = errors.New("too large")
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/testenv"
 	"banger/internal/transfer"
 )
 
@@ -194,25 +195,8 @@ func TestHostileGuestRunsNothing(t *testing.T) {
 	writeFile(t, filepath.Join(host, "a"), "1")
 	commit(t, host, "c")
 	guest := ship(t, plan(t, host, Options{}))
-	secret := t.TempDir()
-	gitIn(t, secret, "init", "-q")
-	writeFile(t, filepath.Join(secret, "s"), "secret")
-	commit(t, secret, "secret")
-	id := strings.TrimSpace(gitIn(t, secret, "rev-parse", "HEAD"))
-
-	writeFile(t, filepath.Join(guest, ".gitattributes"), "* filter=evil diff=evil merge=evil export-subst\n")
-	writeFile(t, filepath.Join(guest, "a"), "2")
-	writeFile(t, filepath.Join(guest, "b"), "2")
-	gitIn(t, guest, "add", ".")
-	canary := hostile(t, guest)
-	writeFile(t, filepath.Join(guest, "b"), "3")
-	writeFile(t, filepath.Join(guest, ".git/objects/info/alternates"), filepath.Join(secret, ".git/objects")+"\n")
+	canary, id := testenv.HostileGuest(t, guest)
 	writeFile(t, filepath.Join(guest, ".git/refs/heads/stolen"), id+"\n")
-	writeFile(t, filepath.Join(guest, ".git/refs/heads/..evil"), id+"\n")
-	writeFile(t, filepath.Join(guest, ".git/refs/heads/e\x1b[31mvil"), id+"\n")
-	os.Symlink("/etc/passwd", filepath.Join(guest, ".git/refs/heads/passwd"))
-	os.Symlink(secret, filepath.Join(guest, "linked"))
-	writeFile(t, filepath.Join(guest, ".gitmodules"), "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c 'touch "+canary+"'\n")
 
 	c := fetch(t, guest, Origin{Repo: host})
 	back := filepath.Join(t.TempDir(), "back")
@@ -232,8 +216,14 @@ func TestHostileGuestRunsNothing(t *testing.T) {
 			t.Errorf("ref %q was taken", name)
 		}
 	}
-	if got := gitIn(t, back, "show", "refs/back/work/all:linked"); got != secret {
-		t.Errorf("the link is %q, want its text", got)
+	if got, err := os.Readlink(filepath.Join(guest, "linked")); err != nil || gitIn(t, back, "show", "refs/back/work/all:linked") != got {
+		t.Errorf("the link is not its text, %q (%v)", got, err)
+	}
+	if got := gitIn(t, back, "show", "refs/back/work/all:a"); got != "2" {
+		t.Errorf("a = %q", got)
+	}
+	if err := c.checkWhole(); err == nil {
+		t.Error("a branch whose commit is not there counts as kept")
 	}
 }
 

@@ -45,9 +45,17 @@ func (g git) run(ctx context.Context, stdin io.Reader, stdout io.Writer, args ..
 	}
 	err := proc.Run(ctx, proc.Command{Path: "git", Args: append(all, args...), Dir: dir, Env: append(cleanEnv(os.Environ()), g.env...), Stdin: stdin, Stdout: stdout})
 	if err != nil {
-		return fmt.Errorf("git %s: %w", args[0], noSpace(err))
+		return fmt.Errorf("git %s: %w", commandOf(args), noSpace(err))
 	}
 	return nil
+}
+
+// commandOf gives the command among git's arguments.
+func commandOf(args []string) string {
+	for len(args) > 2 && strings.HasPrefix(args[0], "-") {
+		args = args[2:]
+	}
+	return args[0]
 }
 
 // noSpace finds a full disk or quota in what git says, which may have said more since.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"path"
-	"strings"
 	"time"
 
 	"banger"
@@ -30,7 +29,9 @@ const (
 	maxPackedRef = 64 << 20  // bytes of packed-refs
 	maxIndex     = 512 << 20 // bytes
 	maxObject    = 2 << 30   // bytes of one loose object, inflated
-	maxPack      = 64 << 30  // bytes of one pack
+	maxObjects   = 64 << 30  // bytes of all packs and loose objects
+	maxChanged   = 16 << 30  // bytes of tracked files that have changed
+	maxIgnores   = 10_000    // .gitignore files
 	maxReflog    = 16 << 20  // bytes of the stash's
 )
 
@@ -124,11 +125,6 @@ func (n node) gitMode() uint32 {
 		return modeExecutable
 	}
 	return modeFile
-}
-
-// below tells whether name is dir or lies below it.
-func below(name, dir string) bool {
-	return name == dir || strings.HasPrefix(name, dir+"/")
 }
 
 // guestPath joins an absolute path of the guest.

@@ -34,7 +34,7 @@ func newImporter(ctx context.Context, g git) *importer {
 	r, w := io.Pipe()
 	im := &importer{pipe: w, w: bufio.NewWriterSize(w, 64<<10), done: make(chan error, 1)}
 	go func() {
-		err := g.run(ctx, r, io.Discard, "fast-import", "--quiet", "--done", "--date-format=raw")
+		err := g.run(ctx, r, io.Discard, "-c", "core.bigFileThreshold=32m", "fast-import", "--quiet", "--done", "--date-format=raw")
 		r.CloseWithError(err)
 		im.done <- err
 	}()

@@ -42,7 +42,7 @@ func (r *Repo) makePack(ctx context.Context, dir, index string, tips, have []str
 	var sum bytes.Buffer
 	g := git{dir: r.Root, env: []string{"GIT_INDEX_FILE=" + index}}
 	// The empty shallow file: what the repository itself lacks stands among the lines above.
-	if err := g.run(ctx, strings.NewReader(want.String()), &sum, "--shallow-file", "", "pack-objects", "--revs", "--shallow", "--indexed-objects", "--quiet",
+	if err := g.run(ctx, strings.NewReader(want.String()), &sum, "-c", "core.bigFileThreshold=32m", "--shallow-file", "", "pack-objects", "--revs", "--shallow", "--indexed-objects", "--quiet",
 		"--delta-base-offset", "--non-empty", filepath.Join(dir, "pack")); err != nil {
 		return pack{}, err
 	}

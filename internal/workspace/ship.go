@@ -202,12 +202,16 @@ func (s *Shipment) send(w *transfer.Dir, f file, yield func(tree.Entry, error) b
 		defer open.Close()
 		e.Content = io.TeeReader(e.Content, sum)
 	}
+	modified := e.ModTime.UnixNano()
+	if f.mode != 0 { // a whole second needs no record of its own in the stream; git looks at the content
+		e.ModTime = e.ModTime.Truncate(time.Second)
+	}
 	if !yield(e, nil) {
 		return false
 	}
 	id := hex.EncodeToString(sum.Sum(nil))
 	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && id == f.id
-	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: e.ModTime.UnixNano(), Ignored: f.ignored}
+	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: modified, Ignored: f.ignored}
 	return true
 }
 

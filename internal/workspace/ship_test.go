@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/testenv"
 	"banger/internal/tree"
 )
 
@@ -87,25 +88,6 @@ func writeIndexes(t *testing.T, s *Shipment, dir string) {
 func statOf(st unix.Stat_t) stat {
 	return stat{CTime: uint32(st.Ctim.Sec), CTimeNs: uint32(st.Ctim.Nsec), MTime: uint32(st.Mtim.Sec), MTimeNs: uint32(st.Mtim.Nsec),
 		Dev: uint32(st.Dev), Ino: uint32(st.Ino), UID: st.Uid, GID: st.Gid, Size: uint32(st.Size)}
-}
-
-// hostile makes a repository whose configuration runs a program, which leaves a file.
-func hostile(t *testing.T, dir string) (canary string) {
-	t.Helper()
-	canary = filepath.Join(t.TempDir(), "ran")
-	program := filepath.Join(t.TempDir(), "evil")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\ntouch "+canary+"\ncat\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, setting := range []string{"core.fsmonitor", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.external", "core.sshCommand",
-		"core.editor", "core.pager", "uploadpack.packObjectsHook", "core.alternateRefsCommand", "gpg.program", "credential.helper"} {
-		gitIn(t, dir, "config", setting, program)
-	}
-	for _, hook := range []string{"post-checkout", "reference-transaction", "pre-commit", "post-index-change", "fsmonitor-watchman"} {
-		writeFile(t, filepath.Join(dir, ".git/hooks", hook), "#!/bin/sh\ntouch "+canary+"\n")
-		os.Chmod(filepath.Join(dir, ".git/hooks", hook), 0o755)
-	}
-	return canary
 }
 
 func TestShip(t *testing.T) {
@@ -329,7 +311,7 @@ func TestHostileRepositoryRunsNothing(t *testing.T) {
 	writeFile(t, filepath.Join(dir, ".gitattributes"), "* filter=evil diff=evil\n")
 	writeFile(t, filepath.Join(dir, "a"), "1\n")
 	commit(t, dir, "c")
-	canary := hostile(t, dir)
+	canary := testenv.HostileGit(t, dir)
 	writeFile(t, filepath.Join(dir, "a"), "2\n")
 	writeFile(t, filepath.Join(dir, "new"), "2\n")
 	for _, options := range []Options{{Untracked: true}, {Branch: "b", From: "HEAD"}, {FullHistory: true}} {
