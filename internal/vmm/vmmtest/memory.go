@@ -3,6 +3,7 @@ package vmmtest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -98,11 +99,25 @@ func bootTestGuest(g *MemoryGuest) {
 	guest := Guest{
 		Print:    func(text string) { g.Write([]byte(text + "\r\n")) },
 		PowerOff: g.PowerOff, Reboot: g.Reboot, Panic: g.Panic,
+		Card: func() (io.ReadWriteCloser, error) { return memoryCard{g.Network()}, nil },
 	}
 	guest.Print(Greeting)
 	for conn := g.Channel(); conn != nil; conn = g.Channel() {
 		guest.Serve(conn)
 	}
+}
+
+// memoryCard takes frames out of their stream and puts them into it.
+type memoryCard struct{ net.Conn }
+
+func (c memoryCard) Read(p []byte) (int, error) {
+	frame, err := readFrame(c.Conn)
+	return copy(p, frame), err
+}
+
+func (c memoryCard) Write(p []byte) (int, error) {
+	_, err := c.Conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(p))), p...))
+	return len(p), err
 }
 
 // Name is "memory".

@@ -3,12 +3,16 @@ package vmmtest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +44,7 @@ type World struct {
 func Run(t *testing.T, newDriver func(t *testing.T) vmm.Driver, w World) {
 	s := suite{newDriver, w}
 	t.Run("Talk", s.talk)
+	t.Run("Network", s.network)
 	t.Run("Exits", s.exits)
 	t.Run("Kill", s.kill)
 	t.Run("Crash", s.crash)
@@ -177,6 +182,61 @@ func (s suite) talk(t *testing.T) {
 	}
 }
 
+// network sends frames to the guest, which sends them back, until the machine ends, and the stream with it.
+func (s suite) network(t *testing.T) {
+	r := s.start(t)
+	r.exchangeFrames()
+	if err := r.Kill(r.ctx); err != nil {
+		t.Errorf("Kill: %v", err)
+	}
+	r.Network().SetReadDeadline(time.Now().Add(Patience))
+	var timeout net.Error
+	if _, err := io.Copy(io.Discard, r.Network()); errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the network's stream does not end with the machine")
+	}
+}
+
+// exchangeFrames has the guest send frames of every size back.
+func (r *running) exchangeFrames() {
+	r.t.Helper()
+	if answer := r.order(cmdCard); answer != "ok" {
+		r.t.Fatalf("card: %s", answer)
+	}
+	wire := r.Network()
+	wire.SetDeadline(time.Now().Add(Patience))
+	host, guest := []byte{0x52, 0x54, 0, 9, 9, 9}, vmm.MAC(r.spec.ID)
+	for _, size := range []int{60, 61, 1000, 1514} {
+		head := binary.BigEndian.AppendUint16(slices.Concat(guest, host), etherTest)
+		frame := append(head, bytes.Repeat([]byte{byte(size)}, size-len(head))...)
+		if _, err := wire.Write(append(binary.BigEndian.AppendUint32(nil, uint32(size)), frame...)); err != nil {
+			r.t.Fatalf("send a frame of %d bytes: %v", size, err)
+		}
+		for {
+			got, err := readFrame(wire)
+			if err != nil {
+				r.t.Fatalf("a frame of %d bytes does not come back: %v", size, err)
+			}
+			if len(got) >= len(head) && binary.BigEndian.Uint16(got[12:]) == etherTest {
+				if want := slices.Concat(host, guest, frame[12:]); !bytes.Equal(got, want) {
+					r.t.Errorf("a frame of %d bytes comes back as %d bytes, %x...", size, len(got), got[:14])
+				}
+				break // other frames are the guest's own
+			}
+		}
+	}
+	wire.SetDeadline(time.Time{})
+}
+
+func readFrame(r io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	frame := make([]byte, binary.BigEndian.Uint32(size[:]))
+	_, err := io.ReadFull(r, frame)
+	return frame, err
+}
+
 func (s suite) exits(t *testing.T) {
 	for command, cause := range map[string]banger.ExitCause{cmdPowerOff: banger.ExitPowerOff, cmdReboot: banger.ExitReboot, cmdPanic: banger.ExitPanic} {
 		t.Run(command, func(t *testing.T) {
@@ -234,6 +294,7 @@ func (s suite) attach(t *testing.T) {
 	if answer := r.order(cmdPrint + "still here"); answer != "ok" || !r.wait(ctx, "still here") {
 		t.Errorf("after Attach: %q, console:\n%s", answer, r.text())
 	}
+	r.exchangeFrames()
 	if answer := r.order(cmdPowerOff); answer != "ok" {
 		t.Error(answer)
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,7 @@ func run() error {
 		PowerOff: func() { unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) },
 		Reboot:   func() { unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) },
 		Panic:    func() { os.Exit(1) }, // the end of process 1 is a panic
+		Card:     openCard,
 	}
 	for {
 		// Reads of a port without a host end at once; a blocking write waits for the host.
@@ -113,4 +115,34 @@ func openPort(name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no port named %s", name)
+}
+
+// openCard raises the network card and gives its frames.
+func openCard() (io.ReadWriteCloser, error) {
+	cards, err := filepath.Glob("/sys/class/net/*/device")
+	if err != nil || len(cards) != 1 {
+		return nil, fmt.Errorf("network cards %q, %w", cards, err)
+	}
+	name := filepath.Base(filepath.Dir(cards[0]))
+	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in the network's order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all)
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	flags, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	flags.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, flags); err != nil {
+		return nil, fmt.Errorf("raise %s: %w", name, err)
+	}
+	index, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, index)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(index.Uint32())})
+	}
+	return os.NewFile(uintptr(fd), name), err
 }
