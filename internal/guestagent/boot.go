@@ -162,6 +162,9 @@ func startInit(steps []banger.Timing) error {
 	if err := maskStaticNodes("/run/systemd/system", "/bin/kmod", "/usr/bin/kmod"); err != nil {
 		logf("%s: %v", staticNodes, err)
 	}
+	if err := keepNetwork("/run/systemd/network"); err != nil {
+		logf("systemd-networkd: %v", err)
+	}
 	timings, err := json.Marshal(steps)
 	if err != nil {
 		return err

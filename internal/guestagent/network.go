@@ -171,6 +171,29 @@ func appendAttribute(b []byte, kind uint16, value []byte) []byte {
 	return append(b, make([]byte, -len(value)&3)...)
 }
 
+// networkdFile tells systemd-networkd that the card is set up already: it would else take away what it has not set itself. So it counts as
+// online, too. Whoever wants networkd to do it puts a file of the same name below /etc. Programs that ask by DHCP are told what is there.
+const (
+	networkdName = "00-banger.network"
+	networkdFile = `[Match]
+Type=ether
+Driver=virtio_net
+[Network]
+KeepConfiguration=yes
+DHCP=no
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+`
+)
+
+// keepNetwork writes that into a directory for networkd's files of this boot, before the image's init starts anything.
+func keepNetwork(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, networkdName), []byte(networkdFile), 0o644)
+}
+
 const (
 	resolvConf = "/etc/resolv.conf"
 	// resolvMark is the first line of a file of ours: the next start may write it anew.
