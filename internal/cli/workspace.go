@@ -29,8 +29,9 @@ git: commits and changes, into refs, branches or the work tree. Nothing is share
   banger workspace status devbox               what has been done there
   banger workspace diff devbox
   banger workspace pull devbox --branch fix    its commits as a branch of the repository here
-  banger workspace pull devbox --apply         its changes into the work tree here`,
-		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull())
+  banger workspace pull devbox --apply         its changes into the work tree here
+  banger workspace watch devbox                both work trees alike while this runs`,
+		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull(), a.workspaceWatch())
 }
 
 // planFlags say what of a repository travels.

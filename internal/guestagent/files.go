@@ -1,6 +1,7 @@
 package guestagent
 
 import (
+	"bufio"
 	"errors"
 	"net"
 
@@ -8,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/transfer"
+	"banger/internal/twoway"
 )
 
 // maxTransfers bounds how many files or trees travel at once.
@@ -25,7 +27,20 @@ func (s *Server) ServeFiles(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, BringUpToDate: s.bringUpToDate}.Serve(conn)
+	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, BringUpToDate: s.bringUpToDate, Watch: watchFiles}.Serve(conn)
+}
+
+// watchFiles keeps a directory like one of the host.
+func watchFiles(conn net.Conn, r *bufio.Reader, dir string, owner transfer.Owner, begin func() error) error {
+	l, err := twoway.OpenLocal(dir, twoway.GuestSide, &owner)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := begin(); err != nil {
+		return err
+	}
+	return twoway.Serve(conn, r, l)
 }
 
 // owner is the default user.

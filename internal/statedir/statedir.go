@@ -182,8 +182,17 @@ func (d VMDir) KnownHosts() string    { return filepath.Join(d.Path, "known_host
 
 // Workspace is what the host remembers of what went into the VM, by a name made of the guest path.
 func (d VMDir) Workspace(guestPath string) string {
+	return filepath.Join(d.Path, "workspace-"+nameOf(guestPath)+".json")
+}
+
+// Watch is what host and guest agreed on last about the files of a workspace.
+func (d VMDir) Watch(guestPath string) string {
+	return filepath.Join(d.Path, "watch-"+nameOf(guestPath)+".jsonl")
+}
+
+func nameOf(guestPath string) string {
 	sum := sha256.Sum256([]byte(guestPath))
-	return filepath.Join(d.Path, "workspace-"+hex.EncodeToString(sum[:8])+".json")
+	return hex.EncodeToString(sum[:8])
 }
 
 // StartCommands is what the client runs in the VM after a start; 0600.

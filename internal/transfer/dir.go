@@ -38,7 +38,7 @@ var errChanged = errors.New("it changed meanwhile")
 // Entry gives the file or symbolic link at a path below the directory, and what closes it, which may be nil. Errors: fs.ErrNotExist for a
 // path that has gone, or is neither by now.
 func (d *Dir) Entry(name string) (tree.Entry, io.Closer, error) {
-	dirFD, err := beneath(d.root, path.Dir(name))
+	dirFD, err := Beneath(d.root, path.Dir(name))
 	if err != nil {
 		return tree.Entry{}, nil, gone(err)
 	}
@@ -58,7 +58,7 @@ func (d *Dir) Entry(name string) (tree.Entry, io.Closer, error) {
 	default:
 		return tree.Entry{}, nil, gone(&os.PathError{Op: "read", Path: name, Err: errChanged})
 	}
-	fd, err := openat2(dirFD, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	fd, err := OpenAt(dirFD, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return tree.Entry{}, nil, gone(err)
 	}
@@ -119,7 +119,7 @@ func readLink(dirFD int, base, name string) (string, error) {
 
 // DirMode is the mode of a directory below, 0755 where there is none.
 func (d *Dir) DirMode(name string) uint32 {
-	fd, err := beneath(d.root, name)
+	fd, err := Beneath(d.root, name)
 	if err != nil {
 		return 0o755
 	}
@@ -157,7 +157,7 @@ func (w *dirWalk) below(at string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%.300q: deeper than %d directories", at, maxDepth)
 	}
-	fd, err := beneath(w.d.root, at)
+	fd, err := Beneath(w.d.root, at)
 	if err != nil {
 		if errors.Is(gone(err), fs.ErrNotExist) {
 			return nil
@@ -182,7 +182,7 @@ func (w *dirWalk) below(at string, depth int) error {
 }
 
 func (w *dirWalk) node(at string, depth int) error {
-	fd, err := openat2(w.d.root, at, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	fd, err := OpenAt(w.d.root, at, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		if errors.Is(gone(err), fs.ErrNotExist) {
 			return nil
@@ -209,7 +209,7 @@ var kinds = map[uint32]tree.Kind{unix.S_IFREG: tree.File, unix.S_IFDIR: tree.Dir
 
 // Remove removes files and symbolic links below the directory, and directories above them that are empty then. Missing ones are no error.
 func (d *Dir) Remove(name string) error {
-	dir, err := beneath(d.root, path.Dir(name))
+	dir, err := Beneath(d.root, path.Dir(name))
 	if err == nil {
 		err = unix.Unlinkat(dir, path.Base(name), 0)
 		unix.Close(dir)
@@ -218,7 +218,7 @@ func (d *Dir) Remove(name string) error {
 		return &os.PathError{Op: "remove", Path: name, Err: err}
 	}
 	for above := path.Dir(name); above != "."; above = path.Dir(above) {
-		dir, err := beneath(d.root, path.Dir(above))
+		dir, err := Beneath(d.root, path.Dir(above))
 		if err != nil {
 			return nil
 		}

@@ -24,7 +24,18 @@ type Request struct {
 	Read   *Read   `json:"read,omitempty"`   // then the client's stream → Answer with an Origin, then a stream
 	Remove *Remove `json:"remove,omitempty"` // then the client's stream → Answer with a Report
 	Sync   *Sync   `json:"sync,omitempty"`   // → Answer, then the client's stream, then another Answer with Synced
+
+	Watch *Watch `json:"watch,omitempty"` // → Answer, then what package twoway has
 }
+
+// Watch asks to keep a directory alike on both sides.
+type Watch struct {
+	Path    []byte `json:"path"`    // absolute
+	Version int    `json:"version"` // [WatchVersion]
+}
+
+// WatchVersion is of the conversation that follows a Watch.
+const WatchVersion = 1
 
 // Get asks for a file or tree.
 type Get struct {
@@ -201,6 +212,20 @@ func Ask(conn net.Conn, get Get) (*Incoming, error) {
 		return nil, cutOff(err)
 	}
 	return Receive(conn)
+}
+
+// AskWatch sends a Watch to the guest's port for files; what the guest says next stays in the reader. Errors: ErrUnsupported for an agent that
+// knows no Watch, or another version of it.
+func AskWatch(conn net.Conn, dir string) (*bufio.Reader, error) {
+	if err := writeLine(conn, Request{Watch: &Watch{[]byte(dir), WatchVersion}}); err != nil {
+		return nil, cutOff(err)
+	}
+	r := bufio.NewReaderSize(conn, maxFrame)
+	_, err := readAnswer(r)
+	if errors.Is(err, banger.ErrInvalid) { // the request has one field, and that is unknown
+		err = &banger.Error{Kind: banger.ErrUnsupported, Op: "watch", Subject: dir, Err: errors.New("the agent in the VM is older than this banger"), Hint: "banger vm restart gives the VM the present one"}
+	}
+	return r, err
 }
 
 // cleanUpPatience is what a guest gets to remove what it has of a copy that was interrupted.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path"
@@ -23,6 +24,8 @@ type Server struct {
 	Sync bool
 	// BringUpToDate does what a Sync asks for. Optional: it is refused.
 	BringUpToDate func(src tree.Source) (Synced, error)
+	// Watch serves a directory until the connection ends, once begin has been called. Files that are new belong to owner.
+	Watch func(conn net.Conn, r *bufio.Reader, dir string, owner Owner, begin func() error) error
 }
 
 // Serve answers the one request of a connection and closes it. Its end ends the work, and nothing half done is left.
@@ -36,6 +39,8 @@ func (s Server) Serve(conn net.Conn) {
 		err = s.get(conn, *req.Get)
 	case req.Put != nil:
 		err = s.put(conn, r, *req.Put)
+	case req.Watch != nil:
+		err = s.watch(conn, r, *req.Watch)
 	case req.Remove != nil:
 		err = s.remove(conn, r, *req.Remove)
 	case req.Sync != nil:
@@ -138,4 +143,28 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 		return err
 	}
 	return writeLine(conn, Answer{Report: &report})
+}
+
+// watch fails only before the answer.
+func (s Server) watch(conn net.Conn, r *bufio.Reader, req Watch) error {
+	dir := string(req.Path)
+	if req.Version != WatchVersion {
+		return &banger.Error{Kind: banger.ErrUnsupported, Op: "watch", Subject: dir, Err: fmt.Errorf("version %d, this agent knows %d", req.Version, WatchVersion), Hint: "restart the VM with banger vm restart"}
+	}
+	if err := absolute(dir); err != nil {
+		return &banger.Error{Kind: banger.ErrUnsupported, Err: err}
+	}
+	owner, err := s.Owner()
+	if err != nil {
+		return err
+	}
+	begun := false
+	err = s.Watch(conn, r, dir, owner, func() error {
+		begun = true
+		return writeLine(conn, Answer{})
+	})
+	if begun {
+		return nil // who asked is gone, or has been told
+	}
+	return err
 }

@@ -120,7 +120,7 @@ func (w *writer) in(at string) (int, error) {
 		return w.parent, nil
 	}
 	w.forget()
-	fd, err := beneath(w.root, at)
+	fd, err := Beneath(w.root, at)
 	if errors.Is(err, unix.ENOENT) {
 		fd, err = w.makeAll(at)
 	}
@@ -132,22 +132,22 @@ func (w *writer) in(at string) (int, error) {
 }
 
 func (w *writer) makeAll(at string) (int, error) {
-	fd, err := beneath(w.root, ".")
+	fd, err := Beneath(w.root, ".")
 	for part := range strings.SplitSeq(at, "/") {
 		if err != nil {
 			return -1, err
 		}
 		up := fd
 		if err = makeDir(up, part); err == nil {
-			fd, err = beneath(up, part)
+			fd, err = Beneath(up, part)
 		}
 		unix.Close(up)
 	}
 	return fd, err
 }
 
-// beneath opens a directory below another one; no symbolic link is followed on the way.
-func beneath(root int, at string) (int, error) {
+// Beneath opens the directory at a path below another one; no symbolic link is followed on the way.
+func Beneath(root int, at string) (int, error) {
 	fd := -1
 	for at != "" {
 		hop := at
@@ -159,7 +159,7 @@ func beneath(root int, at string) (int, error) {
 		if fd >= 0 {
 			from = fd
 		}
-		next, err := openat2(from, hop, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		next, err := OpenAt(from, hop, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -171,7 +171,8 @@ func beneath(root int, at string) (int, error) {
 	return fd, nil
 }
 
-func openat2(dir int, name string, flags int, mode uint32) (int, error) {
+// OpenAt is openat2(2): it neither leaves the directory nor follows a symbolic link.
+func OpenAt(dir int, name string, flags int, mode uint32) (int, error) {
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
 	for {
 		fd, err := unix.Openat2(dir, name, &how)
@@ -216,7 +217,7 @@ func (w *writer) make(dir int, name string, e tree.Entry) error {
 		}
 		return nil
 	}
-	fd, err := openat2(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, e.Mode&0o777)
+	fd, err := OpenAt(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, e.Mode&0o777)
 	if err != nil {
 		return err
 	}
@@ -248,7 +249,7 @@ func (w *writer) settle(fd, dir int, name string, e tree.Entry) error {
 
 // link makes another name of a file that was written before.
 func (w *writer) link(dir int, name, first string) error {
-	target, err := beneath(w.root, path.Dir(first))
+	target, err := Beneath(w.root, path.Dir(first))
 	if err != nil {
 		return err
 	}
@@ -330,7 +331,7 @@ func (w *writer) attributes(fd int, e tree.Entry) error {
 }
 
 func (w *writer) finishDir(e tree.Entry) error {
-	fd, err := beneath(w.root, e.Path)
+	fd, err := Beneath(w.root, e.Path)
 	if err != nil {
 		return err
 	}
