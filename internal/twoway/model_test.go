@@ -42,11 +42,7 @@ type trees struct {
 
 func newTrees(t *testing.T, seed uint64) *trees {
 	w := &trees{t: t, rng: rand.New(rand.NewPCG(seed, 7)), dir: map[string]string{}, over: map[string]bool{}, touched: map[string]map[string]bool{HostSide: {}, GuestSide: {}}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	root, err := os.MkdirTemp("/dev/shm", "twoway-") // every step is synced: a disk would take most of the time
-	if err != nil {
-		root = t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(root) })
+	root := quickDir(t)
 	for _, side := range []string{HostSide, GuestSide} {
 		w.dir[side] = filepath.Join(root, side)
 		if err := os.Mkdir(w.dir[side], 0o755); err != nil {
@@ -55,6 +51,16 @@ func newTrees(t *testing.T, seed uint64) *trees {
 	}
 	w.base = filepath.Join(root, "base")
 	return w
+}
+
+// quickDir is a directory in memory if there is one: every step is synced, which takes most of the time on a disk.
+func quickDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "twoway-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // contents gives what is in a tree: "x " and the content of an executable file, "f " of another one, "l " and the target of a link.
