@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -98,12 +99,26 @@ func (a *app) watch(ctx context.Context, ref string, flags watchFlags) error {
 		return err
 	}
 	defer guest.Close()
-	tell, asking := a.watchView(vm.Spec.Name, ws)
+	show, end := a.progress()
+	compared := sync.OnceFunc(show.Begin("workspace", "comparing "+repo.Root+" with "+vm.Spec.Name+":"+ws.GuestPath))
+	defer end()
+	view, asking := a.watchView(vm.Spec.Name, ws)
+	tell := func(e twoway.Event) {
+		compared()
+		view(e)
+	}
 	engine := twoway.NewEngine(twoway.Config{Host: host, Guest: guest, Base: base, Sent: sentFiles(record), Excluded: repo.Excluded, Accept: flags.accept, Deletions: flags.deletions, Tell: tell, Now: a.now})
 	if asking != nil {
 		go a.askAccept(ctx, engine, asking)
 	}
-	return engine.Run(ctx)
+	err = engine.Run(ctx)
+	if errors.Is(err, banger.ErrUnavailable) && ctx.Err() == nil {
+		if now, showErr := a.show(context.WithoutCancel(ctx), string(vm.ID)); showErr == nil && now.State != banger.StateRunning {
+			return &banger.Error{Kind: banger.ErrUnavailable, Op: "watch", Subject: vm.Spec.Name, Err: fmt.Errorf("it is %s now", now.State),
+				Hint: "nothing is lost: banger vm start " + vm.Spec.Name + ", then watch it again"}
+		}
+	}
+	return err
 }
 
 // watchGuest has the agent of a running VM keep a directory.

@@ -267,7 +267,11 @@ func lookIn(dir int, base string, blob bool) (Found, error) {
 		return other, nil
 	}
 	defer f.Close()
-	return hashFile(f, blob)
+	found, err := hashFile(f, blob)
+	if err != nil { // a bad sector is this file's matter alone
+		return other, nil
+	}
+	return found, nil
 }
 
 func hashFile(f *os.File, blob bool) (Found, error) {

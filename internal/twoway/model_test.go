@@ -330,7 +330,7 @@ func (w *trees) end(s *session) {
 // TestModel edits both sides at random while an engine works, is cut off and crashes; in the end both are alike, and nothing is lost that
 // nobody has seen and written over.
 func TestModel(t *testing.T) {
-	runs := 300
+	runs := 120
 	if testenv.Tier() == "soak" {
 		runs = 20_000
 	}
