@@ -142,7 +142,9 @@ func FuzzRemote(f *testing.F) {
 			fine(content.Close())
 		}
 		for _, do := range []func() (Result, error){
-			func() (Result, error) { return s.Write(ctx, Put{Path: "a", Keep: "b"}, Item{Kind: File}, strings.NewReader("x")) },
+			func() (Result, error) {
+				return s.Write(ctx, Put{Path: "a", Keep: "b"}, Item{Kind: File}, strings.NewReader("x"))
+			},
 			func() (Result, error) { return s.Remove(ctx, Put{Path: "a", Keep: "b"}) },
 		} {
 			if r, err := do(); fine(err) && (r.Outcome < Done || r.Outcome > Clash || r.Kept != "" && !valid(r.Kept)) {

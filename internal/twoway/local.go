@@ -146,10 +146,14 @@ func (l *Local) list(all []Child, dir string) ([]Child, error) {
 	}
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
-	if err := l.watch.add(fd, dir); err != nil { // first: what comes after the listing is told
-		return nil, err
+	err = l.watch.add(fd, dir) // first: what comes after the listing is told
+	var entries []os.DirEntry
+	if err == nil {
+		entries, err = f.ReadDir(-1)
 	}
-	entries, err := f.ReadDir(-1)
+	if absent(err) { // it has been removed meanwhile
+		return all, nil
+	}
 	if err != nil {
 		return nil, pathError(err)
 	}
@@ -184,48 +188,48 @@ func (l *Local) Look(ctx context.Context, paths []string, blobs bool) ([]Found, 
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		var err error
-		if list[i], err = l.look(at, blobs); err != nil {
-			return nil, pathError(err)
-		}
+		list[i] = l.look(at, blobs)
 	}
 	return list, nil
 }
 
-func (l *Local) look(at string, blobs bool) (Found, error) {
+// look gives the state of a path. What can't be looked at is left alone.
+func (l *Local) look(at string, blobs bool) Found {
 	dir, err := l.parent(at)
-	if absent(err) {
-		delete(l.seen, at)
-		return Found{}, nil
-	}
-	if errors.Is(err, unix.EACCES) {
-		return Found{State: State{Kind: Other}}, nil
-	}
 	if err != nil {
-		return Found{}, &os.PathError{Op: "open", Path: path.Dir(at), Err: err}
+		delete(l.seen, at)
+		return unseen(err)
 	}
 	defer unix.Close(dir)
 	var st unix.Stat_t
-	if err := unix.Fstatat(dir, path.Base(at), &st, unix.AT_SYMLINK_NOFOLLOW); absent(err) {
+	if err := unix.Fstatat(dir, path.Base(at), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		delete(l.seen, at)
-		return Found{}, nil
-	} else if err != nil {
-		return Found{}, &os.PathError{Op: "stat", Path: at, Err: err}
+		return unseen(err)
 	}
 	s, ok := l.seen[at]
 	if ok && st.Mode&unix.S_IFMT == unix.S_IFREG && s.ino == st.Ino && s.size == st.Size && s.mtime == st.Mtim && s.ctime == st.Ctim && (s.found.Blob != "" || !blobs) {
-		return s.found, nil
+		return s.found
 	}
 	found, err := lookIn(dir, path.Base(at), blobs)
 	if err != nil || found.Kind != File {
 		delete(l.seen, at)
-		return found, err
+	}
+	if err != nil {
+		return unseen(err)
 	}
 	// A file that has just changed may change again within the same tick of the clock.
-	if changed := time.Unix(st.Ctim.Unix()); time.Since(changed) > time.Second {
+	if changed := time.Unix(st.Ctim.Unix()); found.Kind == File && time.Since(changed) > time.Second {
 		l.seen[at] = sighting{st.Ino, st.Size, st.Mtim, st.Ctim, found}
 	}
-	return found, nil
+	return found
+}
+
+// unseen is what is at a path that gives an error.
+func unseen(err error) Found {
+	if absent(err) {
+		return Found{}
+	}
+	return Found{State: State{Kind: Other}}
 }
 
 // lookIn gives what a name in a directory stands for.

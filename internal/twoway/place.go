@@ -326,8 +326,8 @@ func (l *Local) removeFile(put Put) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if now.State != put.Expect || now.Kind != File && now.Kind != Link {
-		return Result{Outcome: Stale}, nil
+	if now.State != put.Expect || now.Kind != File && now.Kind != Link || !asExpected(dir, base, put.Expect) {
+		return Result{Outcome: Stale}, nil // or somebody has it open for writing
 	}
 	if err := l.step("found"); err != nil {
 		return Result{}, err

@@ -121,6 +121,43 @@ func TestRunIsToldOfChanges(t *testing.T) {
 	}
 }
 
+// A directory that goes while it is listed is empty.
+func TestListOfWhatGoes(t *testing.T) {
+	p := newPair(t)
+	for range 20 {
+		p.put(HostSide, "d/e/f", "text")
+		removed := make(chan error, 1)
+		go func() { removed <- os.RemoveAll(filepath.Join(p.dir[HostSide], "d")) }()
+		for done := false; !done; {
+			if _, err := p.host.List(t.Context(), []string{".", "d", "d/e"}); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-removed:
+				p.must(err)
+				done = true
+			default:
+			}
+		}
+	}
+}
+
+// A file that a program has open for writing is not removed: it stays until that is over.
+func TestOpenFilesAreNotRemoved(t *testing.T) {
+	p := newPair(t)
+	p.put(HostSide, "log", "one\n")
+	p.sync()
+	f, err := os.OpenFile(filepath.Join(p.dir[GuestSide], "log"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.drop(HostSide, "log")
+	p.wantTold(p.sync())
+	p.want(GuestSide, "log f one\n")
+	p.must(f.Close())
+	p.wantTold(p.sync(), "removed log host")
+}
+
 func TestManyChangesAreARescan(t *testing.T) {
 	c := newChanges()
 	for i := range maxDirty + 1 {
