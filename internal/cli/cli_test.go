@@ -284,3 +284,20 @@ func TestAgoAndSeconds(t *testing.T) {
 		}
 	}
 }
+
+func TestMistypedVariable(t *testing.T) {
+	const warning = "banger: the variable \"BANGER_VM_DEFAULT_MEMORY\" sets nothing: did you mean BANGER_VM_DEFAULTS_MEMORY?\n"
+	t.Setenv("BANGER_VM_DEFAULT_MEMORY", "4G")
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"version"}, warning},
+		{[]string{"version", "--json"}, ""},
+		{[]string{"__complete", "vm", "ru"}, ""},
+	} {
+		if _, _, stderr := run(t, tc.args...); strings.Contains(stderr, "banger: the variable") != (tc.want != "") || !strings.HasPrefix(stderr, tc.want) {
+			t.Errorf("%q: standard error %q, want %q", tc.args, stderr, tc.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"banger"
+	"banger/internal/config"
 )
 
 func (a *app) rootCommand() *cobra.Command {
@@ -25,6 +27,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
   banger vm delete --force NAME      away with it`,
 		a.vmGroup(), a.psCommand(), a.workspaceGroup(), a.allow(), a.autosaveGroup(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.dnsGroup(), a.opsGroup(), a.configGroup(), a.daemonGroup(), a.doctorCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { a.warnOfVariables(cmd) }
 	root.Version = a.build.String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetIn(a.In)
@@ -50,6 +53,16 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
 	}
 	a.strict(root)
 	return root
+}
+
+// warnOfVariables tells of settings in the environment that are none. A command that other programs run says nothing.
+func (a *app) warnOfVariables(cmd *cobra.Command) {
+	if a.silent() || cmd.Hidden || cmd.Name() == "ssh-proxy" {
+		return
+	}
+	for _, text := range config.Mistyped(os.Environ()) {
+		fmt.Fprintln(a.Err, "banger: the variable "+text)
+	}
 }
 
 const usageTemplate = `Usage:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,26 @@ func Variable(key string) string {
 
 // mirrorVariable is a shorter name of the one for debian.mirror, which the build uses too.
 const mirrorVariable = "BANGER_MIRROR"
+
+// Mistyped gives the variables of an environment that set nothing and are named nearly like one that does, each with what it may have been
+// meant to be. Others that begin like ours may be anybody's.
+func Mistyped(environ []string) (found []string) {
+	known := []string{"BANGER_CONFIG", "BANGER_STATE_DIR", "BANGER_BOOT_DEADLINE", mirrorVariable}
+	for _, key := range Keys() {
+		known = append(known, Variable(key))
+	}
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "BANGER_") || slices.Contains(known, name) {
+			continue
+		}
+		if near := banger.Near(name, known); len(near) > 0 && len(name) > len("BANGER_") {
+			found = append(found, fmt.Sprintf("%.100q sets nothing: did you mean %s?", name, near[0]))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
 
 // note remembers what the text of a file sets.
 func (l *Loaded) note(path string, text []byte) {
