@@ -65,8 +65,8 @@ func accelArgs(spec vmm.Spec) []string {
 	if spec.Accel == vmm.KVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	// Where a processor says that it moves bytes fast (ERMS), kernel and C library copy one at a time, which emulation takes literally.
-	return []string{"-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max,-erms"}
+	// Where a processor says that it moves bytes fast (ERMS, FSRM), kernel and C library copy one at a time, which emulation takes literally.
+	return []string{"-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max,-erms,-fsrm"}
 }
 
 func socket(id string, fd int) string {
