@@ -194,7 +194,7 @@ func (w *dirWalk) node(at string, depth int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: at, Err: err}
 	}
-	n := Node{Path: []byte(at), Kind: kinds[st.Mode&unix.S_IFMT], Mode: st.Mode & allModes, UID: st.Uid, GID: st.Gid, Ino: st.Ino, Size: st.Size, MTime: timeOf(st.Mtim).UnixNano(), CTime: timeOf(st.Ctim).UnixNano()}
+	n := nodeOf(at, &st)
 	if err := w.yield(n); err != nil {
 		return err
 	}
@@ -202,6 +202,10 @@ func (w *dirWalk) node(at string, depth int) error {
 		return nil
 	}
 	return w.below(at, depth+1)
+}
+
+func nodeOf(at string, st *unix.Stat_t) Node {
+	return Node{Path: []byte(at), Kind: kinds[st.Mode&unix.S_IFMT], Mode: st.Mode & allModes, UID: st.Uid, GID: st.Gid, Ino: st.Ino, Size: st.Size, MTime: timeOf(st.Mtim).UnixNano(), CTime: timeOf(st.Ctim).UnixNano()}
 }
 
 var kinds = map[uint32]tree.Kind{unix.S_IFREG: tree.File, unix.S_IFDIR: tree.Dir, unix.S_IFLNK: tree.Symlink, unix.S_IFCHR: tree.CharDevice,

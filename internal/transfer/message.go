@@ -24,6 +24,7 @@ type Request struct {
 	Read   *Read   `json:"read,omitempty"`   // then the client's stream → Answer with an Origin, then a stream
 	Remove *Remove `json:"remove,omitempty"` // then the client's stream → Answer with a Report
 	Sync   *Sync   `json:"sync,omitempty"`   // → Answer, then the client's stream, then another Answer with Synced
+	Change *Change `json:"change,omitempty"` // → Answer, then two streams of the client's, then another Answer with a Report
 
 	Watch *Watch `json:"watch,omitempty"` // → Answer, then what package twoway has
 }
@@ -235,7 +236,11 @@ const cleanUpPatience = 15 * time.Second
 // of them. The end of ctx ends the sending; the guest then has removed what came when Bring returns, if it answers in time.
 // Errors: those of src and of the guest; ErrInterrupted; ErrUnavailable when the guest is gone.
 func Bring(ctx context.Context, conn Conn, put Put, src tree.Source) (Report, error) {
-	answer, left, err := deliver(ctx, conn, Request{Put: &put}, src)
+	return reported(deliver(ctx, conn, Request{Put: &put}, nil, src))
+}
+
+// reported gives the report of what was delivered.
+func reported(answer Answer, left Report, err error) (Report, error) {
 	if err == nil && answer.Report == nil {
 		err = &banger.Error{Kind: banger.ErrCorrupt, Err: errors.New("an answer without a report")}
 	}
@@ -248,8 +253,8 @@ func Bring(ctx context.Context, conn Conn, put Put, src tree.Source) (Report, er
 	return report, nil
 }
 
-// deliver gives the last answer, and what src leaves out.
-func deliver(ctx context.Context, conn Conn, req Request, src tree.Source) (answer Answer, left Report, err error) {
+// deliver sends a request and what belongs to it: steps, unless they are nil, and a tree. It gives the last answer, and what src leaves out.
+func deliver(ctx context.Context, conn Conn, req Request, steps []Step, src tree.Source) (answer Answer, left Report, err error) {
 	defer conn.Close()
 	if err := writeLine(conn, req); err != nil {
 		return answer, left, cutOff(err)
@@ -258,20 +263,29 @@ func deliver(ctx context.Context, conn Conn, req Request, src tree.Source) (answ
 		_ = conn.CloseWrite() // if it fails, the other end is gone
 		_ = conn.SetReadDeadline(time.Now().Add(cleanUpPatience))
 	})()
-	answer, err = push(conn, src, &left)
+	answer, err = push(conn, steps, src, &left)
 	if ctx.Err() != nil && err != nil {
 		err = &banger.Error{Kind: banger.ErrInterrupted, Op: "copy", Err: context.Cause(ctx)}
 	}
 	return answer, left, err
 }
 
-func push(conn Conn, src tree.Source, left *Report) (Answer, error) {
+func push(conn Conn, steps []Step, src tree.Source, left *Report) (Answer, error) {
 	r := bufio.NewReader(conn)
 	if _, err := readAnswer(r); err != nil {
 		return Answer{}, err
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- send(conn, src, left) }()
+	go func() {
+		var err error
+		if steps != nil {
+			err = sendSteps(conn, steps)
+		}
+		if err == nil {
+			err = send(conn, src, left)
+		}
+		sent <- err
+	}()
 	answer, err := readAnswer(r)
 	conn.Close() // sending ends, wherever it is
 	if sendErr := <-sent; sendErr != nil && !errors.Is(sendErr, errGone) {

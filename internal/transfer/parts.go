@@ -206,7 +206,7 @@ func ReadRequest(r *bufio.Reader) (req Request, err error) {
 		return req, err
 	}
 	set := 0
-	for _, field := range []bool{req.Get != nil, req.Put != nil, req.Walk != nil, req.Read != nil, req.Remove != nil, req.Sync != nil, req.Watch != nil} {
+	for _, field := range []bool{req.Get != nil, req.Put != nil, req.Walk != nil, req.Read != nil, req.Remove != nil, req.Sync != nil, req.Watch != nil, req.Change != nil} {
 		if field {
 			set++
 		}

@@ -45,6 +45,8 @@ func (s Server) Serve(conn net.Conn) {
 		err = s.remove(conn, r, *req.Remove)
 	case req.Sync != nil:
 		err = s.sync(conn, r)
+	case req.Change != nil:
+		err = s.change(conn, r, *req.Change)
 	default:
 		err = s.parts(conn, r, req)
 	}

@@ -42,7 +42,7 @@ func (*Synced) Add(list *[]SyncedFile, name, note string) {
 // BringSync sends files to the guest's port for files, which conn is a connection to, and closes it. What it gives is the guest's word,
 // within bounds. Errors: as those of Bring.
 func BringSync(ctx context.Context, conn Conn, src tree.Source) (Synced, error) {
-	answer, _, err := deliver(ctx, conn, Request{Sync: &Sync{}}, src)
+	answer, _, err := deliver(ctx, conn, Request{Sync: &Sync{}}, nil, src)
 	switch {
 	case err != nil:
 		return Synced{}, err
