@@ -194,7 +194,7 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 			return streamError{err}
 		}
 	}
-	if err := a.prepare(ctx, detail, plans); err != nil {
+	if err := a.prepare(ctx, detail, plans, false); err != nil {
 		return streamError{a.notPrepared(detail, flags.remove, err)}
 	}
 	how := toolsInBackground

@@ -25,13 +25,14 @@ func (a *app) workspaceGroup() *cobra.Command {
 A repository of the host goes into a VM as a clone of its own, with the edits of the work tree. What is done to it there comes back as
 git: commits and changes, into refs, branches or the work tree. Nothing is shared meanwhile.`, `
   banger vm run ./repo                         a new VM with the repository, and a shell in it
-  banger workspace prepare devbox ./repo       into a VM that runs
+  banger workspace prepare devbox ./repo       into a VM that runs; later: what has changed here since
+  banger workspace push devbox                 newer commits of the repository here
   banger workspace status devbox               what has been done there
   banger workspace diff devbox
   banger workspace pull devbox --branch fix    its commits as a branch of the repository here
   banger workspace pull devbox --apply         its changes into the work tree here
   banger workspace watch devbox                both work trees alike while this runs`,
-		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull(), a.workspaceWatch())
+		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull(), a.workspacePush(), a.workspaceWatch())
 }
 
 // planFlags say what of a repository travels.
@@ -172,10 +173,18 @@ func (a *app) showPlans(plans []planned, w *wish) error {
 	return nil
 }
 
-// prepare sends repositories into a running VM and has host and daemon remember them.
-func (a *app) prepare(ctx context.Context, vm api.VMDetail, plans []planned) error {
+// prepare sends repositories into a running VM and has host and daemon remember them. force lets them come over work that is in the VM,
+// once that is saved.
+func (a *app) prepare(ctx context.Context, vm api.VMDetail, plans []planned, force bool) error {
 	for _, p := range plans {
-		if err := a.prepareOne(ctx, vm, p); err != nil {
+		for _, notice := range p.Notices {
+			a.notice("%s", notice)
+		}
+		done, err := a.prepareAgain(ctx, vm, p, force)
+		if err == nil && !done {
+			err = a.prepareOne(ctx, vm, p)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -183,9 +192,6 @@ func (a *app) prepare(ctx context.Context, vm api.VMDetail, plans []planned) err
 }
 
 func (a *app) prepareOne(ctx context.Context, vm api.VMDetail, p planned) error {
-	for _, notice := range p.Notices {
-		a.notice("%s", notice)
-	}
 	show, end := a.progress()
 	defer end()
 	done := show.Begin("workspace", "packing "+p.Repo.Root)
@@ -198,7 +204,16 @@ func (a *app) prepareOne(ctx context.Context, vm api.VMDetail, p planned) error 
 	if err != nil {
 		return err
 	}
-	if err := record.Write(statedir.VMDir{Path: vm.Dir}.Workspace(p.dest)); err != nil {
+	if err := a.setWorkspace(ctx, vm, record); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+// setWorkspace has host and daemon remember what is in a VM.
+func (a *app) setWorkspace(ctx context.Context, vm api.VMDetail, record workspace.Record) error {
+	if err := record.Write(statedir.VMDir{Path: vm.Dir}.Workspace(record.GuestPath)); err != nil {
 		return err
 	}
 	c, err := a.dial(ctx)
@@ -206,11 +221,8 @@ func (a *app) prepareOne(ctx context.Context, vm api.VMDetail, p planned) error 
 		return err
 	}
 	defer c.Close()
-	if _, err := c.SetWorkspace(ctx, string(vm.ID), record.Workspace); err != nil {
-		return err
-	}
-	done()
-	return nil
+	_, err = c.SetWorkspace(ctx, string(vm.ID), record.Workspace)
+	return err
 }
 
 // sizes reports bytes that went by as progress of a stage.
@@ -241,6 +253,13 @@ func (a *app) guest(vm api.VMDetail) workspace.Guest {
 			conn, err := files(ctx, vm)
 			if err == nil {
 				_, err = transfer.Bring(ctx, conn, put, src)
+			}
+			return err
+		},
+		Change: func(ctx context.Context, change transfer.Change, steps []transfer.Step, src tree.Source) error {
+			conn, err := files(ctx, vm)
+			if err == nil {
+				_, err = transfer.AskChange(ctx, conn, change, steps, src)
 			}
 			return err
 		},

@@ -8,14 +8,19 @@ import (
 
 func (a *app) workspacePrepare() *cobra.Command {
 	var flags planFlags
+	var force bool
 	cmd := &cobra.Command{
 		Use: "prepare [flags] VM [PATH]", Short: "put a repository into a running VM",
 		Long: `The repository that PATH lies in (default: where you are) goes in as a clone with its last commits, with the files of the work
 tree as they are: tracked ones; untracked ones if asked for; ignored ones never unless named. No hooks, no credentials and no
-settings but your name travel. The VM needs no git for it.`,
+settings but your name travel. The VM needs no git for it.
+
+Again, it brings what has changed here since: the commits and files that the VM lacks. Files that have changed only there stay; when
+commits or files there would be lost, they are listed and nothing is done.`,
 		Example: `  banger workspace prepare devbox
   banger workspace prepare devbox ~/src/app --branch fix-login
-  banger workspace prepare --dry-run devbox --include-ignored 'node_modules'`,
+  banger workspace prepare --dry-run devbox --include-ignored 'node_modules'
+  banger workspace prepare --force devbox        over work there, which is saved as refs/banger/… here first`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return inputError(cmd, "want the name of a VM, and at most one path")
@@ -47,7 +52,7 @@ settings but your name travel. The VM needs no git for it.`,
 			if vm.State != banger.StateRunning {
 				return notRunning(vm.Spec.Name, vm.State)
 			}
-			if err := a.prepare(ctx, vm, plans); err != nil {
+			if err := a.prepare(ctx, vm, plans, force); err != nil {
 				return err
 			}
 			if a.json {
@@ -64,5 +69,6 @@ settings but your name travel. The VM needs no git for it.`,
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "save work in the VM that would be lost, as workspace pull does, and go on")
 	return cmd
 }

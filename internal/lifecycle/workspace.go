@@ -45,7 +45,10 @@ func (m *Manager) SetWorkspace(ctx context.Context, ref string, ws banger.Worksp
 		return vm, err
 	}
 	return m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
-		vm.Workspaces = slices.DeleteFunc(vm.Workspaces, func(old banger.Workspace) bool { return old.GuestPath == ws.GuestPath })
+		if i := slices.IndexFunc(vm.Workspaces, func(old banger.Workspace) bool { return old.GuestPath == ws.GuestPath }); i >= 0 {
+			vm.Workspaces[i] = ws // the first one is where commands run
+			return nil
+		}
 		if len(vm.Workspaces) >= banger.MaxWorkspaces {
 			return &banger.Error{Kind: banger.ErrConflict, Op: "workspace of vm", Subject: vm.Spec.Name, Err: fmt.Errorf("it has %d already", len(vm.Workspaces))}
 		}

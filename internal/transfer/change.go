@@ -25,7 +25,7 @@ type Change struct {
 	Aside []byte `json:"aside,omitempty"` // directory below it in which what comes grows; empty: Path itself
 }
 
-// Step is what the asking side knows of a path that a Change is about. Every path that is written over or goes has one.
+// Step is what the asking side knows of a path that a Change is about. What comes without one finds nothing at its place.
 type Step struct {
 	Path   []byte `json:"p"`
 	Was    *Node  `json:"w,omitempty"` // nil: nothing was there
@@ -223,18 +223,24 @@ func (c *changer) check(steps []Step) error {
 			return banger.Invalidf("%.300q is a directory: only files go", name)
 		}
 		if !step.Was.same(now) {
-			return &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("%.300q has changed meanwhile", name), Hint: "try again"}
+			return changedMeanwhile(name)
 		}
 	}
 	for _, name := range c.order {
 		if !known[name] {
-			return banger.Invalidf("nothing is said of %.300q, which comes", name)
+			if now, err := nodeAt(c.root, name); err != nil || now != nil {
+				return errors.Join(err, changedMeanwhile(name))
+			}
 		}
 		if err := errors.Join(c.checkParents(name), c.checkTarget(name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func changedMeanwhile(name string) error {
+	return &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("%.300q has changed meanwhile", name), Hint: "try again"}
 }
 
 // same compares what is there with what was there.

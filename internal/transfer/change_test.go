@@ -61,7 +61,7 @@ func change(t *testing.T, dir string) ([]Step, tree.Source) {
 	}
 	dirMode := tree.Directory("new", 0o750)
 	return steps, tree.Of(tree.Literal("old", 0o755, []byte("new")), tree.Directory("becomes-dir", 0o755), tree.Literal("becomes-dir/x", 0o644, []byte("x")),
-		tree.Literal("becomes-file", 0o644, []byte("file")), dirMode, tree.Directory("new/deep", 0o755), tree.Literal("new/deep/file", 0o644, []byte(strings.Repeat("text", 1000))),
+		tree.Literal("becomes-file", 0o644, []byte("file")), dirMode, tree.Literal("unsaid", 0o644, []byte("u")), tree.Directory("new/deep", 0o755), tree.Literal("new/deep/file", 0o644, []byte(strings.Repeat("text", 1000))),
 		tree.Entry{Path: "new/link", Kind: tree.Symlink, Mode: 0o777, Link: "deep/file"})
 }
 
@@ -76,7 +76,7 @@ func TestChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{"d .", "d aside", "d becomes-dir", "- becomes-dir/x x", "- becomes-file file", "- kept kept", "d new", "d new/deep",
-			"- new/deep/file " + strings.Repeat("text", 1000), "l new/link deep/file", "x old new"}
+			"- new/deep/file " + strings.Repeat("text", 1000), "l new/link deep/file", "x old new", "- unsaid u"}
 		if got := shape(t, dir); !slices.Equal(got, want) {
 			t.Errorf("aside %q:\n%q\nwant\n%q", aside, got, want)
 		}
@@ -131,6 +131,7 @@ func TestChangeRefuses(t *testing.T) {
 		}, banger.ErrConflict},
 		{"gone already", func(dir string) error { return os.Remove(filepath.Join(dir, "sub/gone")) }, banger.ErrConflict},
 		{"there by now", func(dir string) error { return os.WriteFile(filepath.Join(dir, "new"), nil, 0o644) }, banger.ErrConflict},
+		{"there without a step", func(dir string) error { return os.WriteFile(filepath.Join(dir, "unsaid"), nil, 0o644) }, banger.ErrConflict},
 		{"a link above", func(dir string) error { return os.Symlink("..", filepath.Join(dir, "new")) }, banger.ErrConflict},
 		{"a file in a directory that is to become one", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "becomes-file/empty/deep/mine"), nil, 0o644)
@@ -159,11 +160,10 @@ func TestChangeRefusesBadSteps(t *testing.T) {
 	file := tree.Of(tree.Literal("kept", 0o644, nil))
 	was := shape(t, filepath.Dir(dir))
 	for name, steps := range map[string][]Step{
-		"none for what comes": nil,
-		"up":                  {{Path: []byte("../beside"), Remove: true}},
-		"root":                {{Path: []byte(".")}},
-		"twice":               {look(t, dir, "kept", false), look(t, dir, "kept", true)},
-		"a directory":         {look(t, dir, "sub", true), look(t, dir, "kept", false)},
+		"up":          {{Path: []byte("../beside"), Remove: true}},
+		"root":        {{Path: []byte(".")}},
+		"twice":       {look(t, dir, "kept", false), look(t, dir, "kept", true)},
+		"a directory": {look(t, dir, "sub", true), look(t, dir, "kept", false)},
 	} {
 		if _, err := AskChange(t.Context(), guest(t)(), Change{Path: []byte(dir)}, steps, file); !errors.Is(err, banger.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

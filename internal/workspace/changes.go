@@ -47,12 +47,14 @@ type workState struct {
 	unknown     []string           // tracked paths whose content must be read
 	untracked   []string
 	nodes       map[string]node
-	ignores     []string // .gitignore files
+	all         map[string]node // whatever lies in the work tree, nested repositories too
+	ignores     []string        // .gitignore files
 }
 
 // readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
 func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error {
-	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, nodes: map[string]node{}}
+	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, nodes: map[string]node{}, all: map[string]node{}}
+	c.state = w
 	if err := c.readHead(ctx, w); err != nil {
 		return err
 	}
@@ -121,6 +123,7 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 		if err != nil {
 			return err
 		}
+		w.all[node.path] = node
 		if nested, ok := strings.CutSuffix(node.path, "/.git"); ok {
 			c.Nested = append(c.Nested, nested)
 		}

@@ -110,10 +110,10 @@ func smallFiles(ctx context.Context, guest Guest, dir string, names ...string) (
 
 // readNames reads refs and index.
 func (c *Copy) readNames(ctx context.Context, guest Guest, d dotGit) error {
-	c.refs, c.index, c.Linked = refs{byName: map[string]string{}}, nil, nil
+	c.refs, c.index, c.Linked, c.meta = refs{byName: map[string]string{}, remotes: map[string]string{}}, nil, nil, map[string]node{}
 	content := map[string][]byte{}
 	places := map[string][]string{d.own: slices.Concat(ownParts, commonParts)}
-	if d.linked() {
+	if c.linked = d.linked(); c.linked {
 		places = map[string][]string{d.own: ownParts, d.common: commonParts}
 	}
 	for dir, parts := range places {
@@ -133,6 +133,9 @@ func (c *Copy) listNames(ctx context.Context, guest Guest, dir string, parts []s
 	for node, err := range guest.walk(ctx, dir, notRefs...) {
 		if err != nil {
 			return nil, err
+		}
+		if len(c.meta) < maxRefs {
+			c.meta[node.path] = node
 		}
 		switch {
 		case node.path == "reftable":
@@ -220,7 +223,7 @@ func (c *Copy) takeNames(ctx context.Context, d dotGit, content map[string][]byt
 	var err error
 	if c.index, err = parseIndex(content["index"]); err != nil {
 		c.note("its index can't be read: every file is compared by content (%v)", err)
-		c.index = nil
+		c.index, c.noIndex = nil, err
 	}
 	return nil
 }
@@ -241,6 +244,9 @@ func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[
 	for node, err := range guest.walk(ctx, dir) {
 		if total += node.Size; total > maxObjects {
 			return &banger.Error{Kind: banger.ErrRefused, Op: "workspace", Subject: dir, Err: fmt.Errorf("it has more than %s of objects", banger.FormatSize(maxObjects)), Hint: "copy it out: banger vm cp"}
+		}
+		if strings.HasPrefix(node.path, "pack/") && len(c.meta) < maxRefs {
+			c.meta["objects/"+node.path] = node
 		}
 		switch {
 		case errors.Is(err, banger.ErrNotFound):

@@ -32,7 +32,11 @@ type Copy struct {
 
 	lacking []string // object ids that refs name and the guest does not have
 	index   []indexEntry
-	written time.Time // of the index
+	written time.Time       // of the index
+	meta    map[string]node // in .git, but for objects
+	state   *workState      // of the work tree, as far as it was needed
+	noIndex error           // why the index can't be read
+	linked  bool            // it is a further work tree of a repository
 	Changes Changes
 	Commits map[string]string // [Worktree], [Untracked] and [All] → object id, of those that there are
 	Nested  []string          // repositories of their own below the root, which are left out
@@ -80,7 +84,7 @@ func newCopy(ctx context.Context, dir string, origin Origin) (*Copy, error) {
 	if err != nil {
 		return nil, spaceIn(dir, err)
 	}
-	c := &Copy{dir: own, g: git{env: []string{"GIT_DIR=" + own}}, origin: origin, Commits: map[string]string{}, refs: refs{byName: map[string]string{}}}
+	c := &Copy{dir: own, g: git{env: []string{"GIT_DIR=" + own}}, origin: origin, Commits: map[string]string{}, meta: map[string]node{}}
 	if err := c.init(ctx, origin); err != nil {
 		return nil, errors.Join(spaceIn(own, err), c.Close())
 	}
@@ -124,13 +128,12 @@ func (c *Copy) note(format string, args ...any) {
 
 // takeShallow keeps those ends of history that the host's repository does not go beyond.
 func (c *Copy) takeShallow(ctx context.Context, content []byte) error {
-	var ends []string
 	for line := range bytes.Lines(content) {
 		if id := strings.TrimSpace(string(line)); objectID.MatchString(id) {
-			ends = append(ends, id)
+			c.refs.ends = append(c.refs.ends, id)
 		}
 	}
-	keep, err := c.missing(ctx, ends)
+	keep, err := c.missing(ctx, c.refs.ends)
 	if err != nil {
 		return err
 	}

@@ -230,7 +230,7 @@ func TestHostileGuestRunsNothing(t *testing.T) {
 func FuzzRefs(f *testing.F) {
 	f.Add([]byte("# pack-refs\n"+strings.Repeat("1", 40)+" refs/heads/main\n^"+strings.Repeat("2", 40)+"\n"), []byte("ref: refs/heads/main\n"))
 	f.Fuzz(func(t *testing.T, packed, head []byte) {
-		r := refs{byName: map[string]string{}}
+		r := refs{byName: map[string]string{}, remotes: map[string]string{}}
 		r.addPacked(packed)
 		r.setHead(head)
 		for name, id := range r.byName {

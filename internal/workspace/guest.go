@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"path"
+	"strings"
 	"time"
 
 	"banger"
@@ -19,6 +20,8 @@ type Guest struct {
 	Ask func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error)
 	// Bring puts a tree into a running guest.
 	Bring func(ctx context.Context, put transfer.Put, src tree.Source) error
+	// Change changes files of a running guest: all of what it is asked for, or nothing.
+	Change func(ctx context.Context, change transfer.Change, steps []transfer.Step, src tree.Source) error
 }
 
 // Limits of what is taken from one guest.
@@ -130,4 +133,9 @@ func (n node) gitMode() uint32 {
 // guestPath joins an absolute path of the guest.
 func guestPath(root string, parts ...string) string {
 	return path.Join(append([]string{root}, parts...)...)
+}
+
+// below tells whether name is dir or lies below it.
+func below(name, dir string) bool {
+	return name == dir || strings.HasPrefix(name, dir+"/")
 }

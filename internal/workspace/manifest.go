@@ -19,6 +19,7 @@ type Sent struct {
 	MTime int64  `json:"mtime"` // nanoseconds since 1970
 
 	Ignored bool `json:"ignored,omitempty"` // by git: it never comes back
+	Fresh   bool `json:"fresh,omitempty"`   // it was written so shortly before that its time does not tell whether it is the same
 	Absent  bool `json:"absent,omitempty"`  // left out on purpose, by a sparse checkout
 }
 
@@ -30,6 +31,7 @@ type Record struct {
 	banger.Workspace
 	Sent     Manifest  `json:"sent"`
 	Exported *Exported `json:"exported,omitempty"` // what the host has got back last
+	Coming   Manifest  `json:"coming,omitempty"`   // files of an update that is not known to have ended; absent: they go
 
 	Subs map[string]Record `json:"subs,omitempty"` // submodules that went in, by path below the root
 

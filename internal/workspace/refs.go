@@ -15,6 +15,8 @@ type refs struct {
 	byName  map[string]string // "heads/main", "tags/v1" → object id
 	stashes []string          // object ids, the oldest first
 	others  []string          // object ids that are safe elsewhere: another work tree's, or those that a remote has
+	remotes map[string]string // "origin/main" → object id: they never come back
+	ends    []string          // of a shallow history
 }
 
 // ids gives all objects that are to be kept.
@@ -47,6 +49,7 @@ func (r *refs) addLoose(name string, content []byte) {
 		r.byName[name] = id
 	case strings.HasPrefix(name, "remotes/"):
 		r.others = append(r.others, id)
+		r.remotes[strings.TrimPrefix(name, "remotes/")] = id
 	}
 }
 
@@ -55,7 +58,11 @@ func (r *refs) addPacked(content []byte) {
 	for line := range bytes.Lines(content) {
 		id, name, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), " ")
 		name, inRefs := strings.CutPrefix(name, "refs/")
-		if _, loose := r.byName[name]; ok && inRefs && !loose {
+		_, loose := r.byName[name]
+		if remote, isRemote := strings.CutPrefix(name, "remotes/"); isRemote {
+			_, loose = r.remotes[remote]
+		}
+		if ok && inRefs && !loose {
 			r.addLoose(name, []byte(id))
 		}
 	}

@@ -128,12 +128,15 @@ func (r *Repo) fill(ctx context.Context) (err error) {
 	return r.readShallow()
 }
 
+// marks are files in a .git directory while a command is not ended.
+var marks = []struct{ file, what string }{
+	{"rebase-merge", "rebase"}, {"rebase-apply", "rebase"}, {"MERGE_HEAD", "merge"}, {"CHERRY_PICK_HEAD", "cherry-pick"},
+	{"REVERT_HEAD", "revert"}, {"BISECT_LOG", "bisect"},
+}
+
 // underWay looks for the marks of commands that were not ended.
 func (r *Repo) underWay() string {
-	for _, mark := range []struct{ file, what string }{
-		{"rebase-merge", "rebase"}, {"rebase-apply", "rebase"}, {"MERGE_HEAD", "merge"}, {"CHERRY_PICK_HEAD", "cherry-pick"},
-		{"REVERT_HEAD", "revert"}, {"BISECT_LOG", "bisect"},
-	} {
+	for _, mark := range marks {
 		if _, err := os.Lstat(filepath.Join(r.GitDir, mark.file)); err == nil {
 			return mark.what
 		}

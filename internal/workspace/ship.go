@@ -184,8 +184,12 @@ func (s *Shipment) note(e *tree.Entry) bool {
 	return true
 }
 
+// tick is more than what two changes of a file may lie apart and leave it with the same time.
+const tick = 50 * time.Millisecond
+
 // send yields one file; false ends the stream.
 func (s *Shipment) send(w *transfer.Dir, f file, yield func(tree.Entry, error) bool) bool {
+	opened := time.Now()
 	e, open, err := w.Entry(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
@@ -211,7 +215,7 @@ func (s *Shipment) send(w *transfer.Dir, f file, yield func(tree.Entry, error) b
 	}
 	id := hex.EncodeToString(sum.Sum(nil))
 	s.clean[f.path] = f.mode == modeOf(e) && f.stage == '0' && id == f.id
-	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: modified, Ignored: f.ignored}
+	s.sent[f.path] = Sent{Mode: modeOf(e), ID: id, Size: e.Size, MTime: modified, Ignored: f.ignored, Fresh: opened.UnixNano()-modified < int64(tick)}
 	return true
 }
 

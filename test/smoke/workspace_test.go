@@ -69,8 +69,10 @@ func TestWorkspaceRoundTrip(t *testing.T) {
 	if out := w.Must("vm", "exec", "devbox", "--", "pwd"); out != "/root/repo\n" {
 		t.Errorf("vm exec runs in %q", out)
 	}
-	if r := w.Run("workspace", "prepare", "devbox", dir); r.Status != 4 || !strings.Contains(r.Stderr, "there already") {
-		t.Errorf("prepared over the work: %d %s", r.Status, r.Stderr)
+	r = w.Run("workspace", "prepare", "devbox", "--branch", "topic", dir) // nothing has changed here: what was done there stays
+	wantStatus(t, r, 0, "0 files written, 0 removed", "2 files have changed there")
+	if r := w.Run("workspace", "prepare", "devbox", "--guest-path", "/root/.ssh", dir); r.Status != 4 || !strings.Contains(r.Stderr, "there already") {
+		t.Errorf("prepared over what is there: %d %s", r.Status, r.Stderr)
 	}
 
 	checkWork := func() {
@@ -88,6 +90,11 @@ func TestWorkspaceRoundTrip(t *testing.T) {
 			t.Errorf("diff: %s", out)
 		}
 	}
+	checkWork()
+	userFile(t, w, filepath.Join(dir, "src/main.c"), "changed on the host too\n")
+	r = w.Run("workspace", "prepare", "devbox", "--branch", "topic", dir)
+	wantStatus(t, r, 4, "1 file (src/main.c)", "workspace pull")
+	userGit(t, w, dir, "checkout", "-q", "src/main.c")
 	checkWork()
 	w.Must("vm", "stop", "devbox")
 	checkWork()
