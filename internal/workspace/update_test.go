@@ -354,7 +354,7 @@ func TestUpdateCutOff(t *testing.T) {
 	}
 	defer u.Close()
 	begun := u.Begun()
-	for cut := 0; ; cut += 97 {
+	for cut := 0; ; cut += 397 {
 		left := cut
 		if _, err := u.Send(t.Context(), running(t, &left), nil); err == nil {
 			break
@@ -402,7 +402,7 @@ func TestUpdateCompletes(t *testing.T) {
 	if _, err := mustSend(t, host, record); err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(order) + 1 {
+	for n := 0; n <= len(order); n += 3 {
 		guest := filepath.Join(t.TempDir(), "guest")
 		copyTree(t, old, guest)
 		for _, name := range u.removed {
