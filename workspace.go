@@ -19,6 +19,8 @@ type Workspace struct {
 	Branch     string    `json:"branch,omitempty"` // that the guest began with
 	Packs      []string  `json:"packs,omitempty"`  // files in the guest's objects/pack that the host sent
 	PreparedAt time.Time `json:"prepared_at"`
+	Directory  bool      `json:"directory,omitempty"` // files alone: there was no repository, or only its files were wanted
+	Readonly   bool      `json:"readonly,omitempty"`  // without permission to write
 }
 
 // Validate checks what names places. Errors: ErrInvalid.

@@ -35,6 +35,12 @@ git: commits and changes, into refs, branches or the work tree. Nothing is share
 		a.workspacePrepare(), a.workspaceStatus(), a.workspaceDiff(), a.workspaceExport(), a.workspacePull(), a.workspacePush(), a.workspaceWatch())
 }
 
+// Values of --mode.
+const (
+	modeClone = "shallow_overlay"
+	modeFiles = "full_copy"
+)
+
 // planFlags say what of a repository travels.
 type planFlags struct {
 	branch, from string
@@ -42,6 +48,8 @@ type planFlags struct {
 	ignored      []string
 	full         bool
 	guestPath    string
+	mode         string
+	readonly     bool
 	dryRun       bool
 	cmd          *cobra.Command
 }
@@ -55,15 +63,18 @@ func (f *planFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.ignored, "include-ignored", nil, "ignored files like `GLOB`, too (repeatable)")
 	flags.BoolVar(&f.full, "full-history", false, "all commits instead of the last few")
 	flags.StringVar(&f.guestPath, "guest-path", "", "`directory` in the VM (default: /root/repo)")
+	flags.StringVar(&f.mode, "mode", "", "shallow_overlay: a clone with the edits of the work tree; full_copy: the files alone (`mode`)")
+	flags.BoolVar(&f.readonly, "readonly", false, "without permission to write there; root can all the same")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only tell what would go in")
 	for _, name := range []string{"branch", "from", "include-ignored", "guest-path"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
+	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]cobra.Completion{modeClone, modeFiles}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // errors of flags that say how a repository travels when there is none.
 func (f *planFlags) unused() error {
-	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "dry-run", "no-bootstrap", "devcontainer", "no-devcontainer", "no-project"} {
+	for _, name := range []string{"branch", "from", "include-untracked", "include-ignored", "full-history", "guest-path", "mode", "readonly", "dry-run", "no-bootstrap", "devcontainer", "no-devcontainer", "no-project"} {
 		if f.cmd.Flags().Changed(name) {
 			return &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--%s is about a repository, and none is named", name), Hint: "banger vm run --" + name + " … PATH"}
 		}
@@ -88,25 +99,46 @@ func (f *planFlags) plan(ctx context.Context, paths []string, user string) ([]pl
 			return nil, err
 		}
 	}
+	if f.mode != "" && f.mode != modeClone && f.mode != modeFiles {
+		return nil, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--mode %q", f.mode), Hint: "--mode " + modeClone + " or --mode " + modeFiles}
+	}
 	var plans []planned
 	for _, name := range paths {
-		repo, err := workspace.Inspect(ctx, name)
+		plan, err := f.planOne(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		plan, err := workspace.MakePlan(ctx, repo, workspace.Options{Branch: f.branch, From: f.from, Untracked: f.untracked, Ignored: f.ignored, FullHistory: f.full})
-		if err != nil {
-			return nil, err
-		}
-		dest := f.dest(repo.Root, user, len(paths) > 1)
+		dest := f.dest(plan.Repo.Root, user, len(paths) > 1)
 		for _, other := range plans {
 			if other.dest == dest {
-				return nil, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s and %s would both be %s", other.Repo.Root, repo.Root, dest), Hint: "prepare one of them by itself, with --guest-path"}
+				return nil, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("%s and %s would both be %s", other.Repo.Root, plan.Repo.Root, dest), Hint: "prepare one of them by itself, with --guest-path"}
 			}
 		}
 		plans = append(plans, planned{Plan: plan, dest: dest})
 	}
 	return plans, nil
+}
+
+// planOne decides about one path: a repository, or a directory that is in none.
+func (f *planFlags) planOne(ctx context.Context, name string) (workspace.Plan, error) {
+	repo, err := workspace.Inspect(ctx, name)
+	var plan workspace.Plan
+	switch {
+	case workspace.IsNoRepo(err) && f.mode != modeClone:
+		for _, flag := range []string{"branch", "from", "full-history", "include-ignored"} {
+			if f.cmd.Flags().Changed(flag) {
+				return plan, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("--%s is about a repository, and %s is in none", flag, name), Hint: "leave it out: all files of a directory go in"}
+			}
+		}
+		plan, err = workspace.MakeDirectoryPlan(ctx, name)
+	case err == nil:
+		plan, err = workspace.MakePlan(ctx, repo, workspace.Options{Branch: f.branch, From: f.from, Untracked: f.untracked, Ignored: f.ignored, FullHistory: f.full})
+		if err == nil && f.mode == modeFiles {
+			plan, err = plan.AsFiles()
+		}
+	}
+	plan.Readonly = f.readonly
+	return plan, err
 }
 
 // dest is where a repository goes: /root/repo, or below /root by its own name beside others, or /workspaces/NAME for another user.

@@ -13,7 +13,7 @@ func (a *app) workspacePrepare() *cobra.Command {
 		Use: "prepare [flags] VM [PATH]", Short: "put a repository into a running VM",
 		Long: `The repository that PATH lies in (default: where you are) goes in as a clone with its last commits, with the files of the work
 tree as they are: tracked ones; untracked ones if asked for; ignored ones never unless named. No hooks, no credentials and no
-settings but your name travel. The VM needs no git for it.
+settings but your name travel. The VM needs no git for it. Of a directory that is in no repository all files go in.
 
 Again, it brings what has changed here since: the commits and files that the VM lacks. Files that have changed only there stay; when
 commits or files there would be lost, they are listed and nothing is done.`,

@@ -65,6 +65,9 @@ func (a *app) pull(ctx context.Context, ref string, flags pullFlags) error {
 	if f.record.Origin().Repo == "" {
 		return &banger.Error{Kind: banger.ErrNotFound, Op: "workspace", Subject: f.ws.HostPath, Err: errors.New("the repository that it came from is not there"), Hint: "banger workspace export " + f.vm.Spec.Name}
 	}
+	if f.ws.Directory && (!flags.apply || flags.branch != "" || flags.changes) {
+		return filesOnly(f.ws, "there is no branch and no commit for them", "banger workspace pull --apply "+f.vm.Spec.Name)
+	}
 	done := pulled{Head: f.Head(flags.changes), Branch: flags.branch}
 	if flags.apply {
 		applied, err := f.Apply(ctx, flags.dryRun)
@@ -73,7 +76,11 @@ func (a *app) pull(ctx context.Context, ref string, flags pullFlags) error {
 		}
 		done.Applied = &applied
 	}
-	if !flags.dryRun {
+	if !flags.dryRun && f.ws.Directory {
+		if err := a.remember(ctx, f); err != nil {
+			return err
+		}
+	} else if !flags.dryRun {
 		if done.Refs, err = f.Save(ctx, f.ws.HostPath, workspace.Namespace(f.vm.VM, a.now())); err != nil {
 			return err
 		}

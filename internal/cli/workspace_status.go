@@ -102,11 +102,15 @@ func (a *app) showStatus(f *fetched, s workspace.Status) error {
 	if s.Branch == "" {
 		where = "no branch"
 	}
-	fmt.Fprintf(a.Out, "%s, %s since it went in", where, count(s.Ahead, "commit", "commits"))
-	if s.Behind > 0 {
-		fmt.Fprintf(a.Out, " (and %s of before is gone from it)", count(s.Behind, "commit", "commits"))
+	if f.ws.Directory {
+		fmt.Fprintln(a.Out, "files alone, no repository")
+	} else {
+		fmt.Fprintf(a.Out, "%s, %s since it went in", where, count(s.Ahead, "commit", "commits"))
+		if s.Behind > 0 {
+			fmt.Fprintf(a.Out, " (and %s of before is gone from it)", count(s.Behind, "commit", "commits"))
+		}
+		fmt.Fprintln(a.Out)
 	}
-	fmt.Fprintln(a.Out)
 	if s.Stashes > 0 {
 		fmt.Fprintln(a.Out, count(s.Stashes, "stash", "stashes"))
 	}

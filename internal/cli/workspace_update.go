@@ -29,7 +29,7 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 	guest := a.guest(vm)
 	u, err := a.lookAgain(ctx, guest, p, record, false)
 	if blocked, ok := errors.AsType[*workspace.Blocked](err); ok {
-		if !force {
+		if !force || p.Directory {
 			end()
 			a.showBlocked(blocked)
 			return true, err
@@ -134,6 +134,9 @@ func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPa
 	if err != nil {
 		return err
 	}
+	if ws.Directory {
+		return filesOnly(ws, "it has no commits", "banger workspace prepare "+vm.Spec.Name)
+	}
 	path := statedir.VMDir{Path: vm.Dir}.Workspace(ws.GuestPath)
 	record, err := workspace.ReadRecord(path)
 	if err != nil {
@@ -169,6 +172,11 @@ func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPa
 	}
 	a.showPushed(vm, ws, pushed)
 	return nil
+}
+
+// filesOnly refuses what needs a repository.
+func filesOnly(ws banger.Workspace, why, hint string) error {
+	return &banger.Error{Kind: banger.ErrInvalid, Op: "workspace", Subject: ws.GuestPath, Err: fmt.Errorf("the files alone of %s went in: %s", ws.HostPath, why), Hint: hint}
 }
 
 // pushedTo finds the repository of the host, and what there is of it in a VM.

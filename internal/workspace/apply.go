@@ -40,7 +40,7 @@ func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
 	}
 	defer w.Close()
 	write, touched := map[string]blobRef{}, c.touched(now)
-	rules, err := textRules(ctx, c.origin.Repo, touched)
+	rules, err := textRules(ctx, c.origin.attributes(), touched)
 	if err != nil {
 		return done, err
 	}
@@ -95,6 +95,9 @@ func some(names []string) string {
 // files gives the files that the guest has, ignored ones left out.
 func (c *Copy) files(ctx context.Context) (map[string]blobRef, error) {
 	now := map[string]blobRef{}
+	if c.plain {
+		return c.state.now, nil
+	}
 	id := c.Head(true)
 	if id == "" {
 		return now, nil

@@ -283,7 +283,13 @@ func removeIfThere(path string) error {
 
 // Patch writes what has changed since base ("": what went in) as a patch that git apply takes, untracked files included.
 func (c *Copy) Patch(ctx context.Context, base string, w io.Writer, color bool) error {
+	if c.plain && base != "" {
+		return &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("files went in, no repository: there is no commit to compare with"), Hint: "leave out --base-commit"}
+	}
 	from, to := base, c.Commits[All]
+	if c.plain {
+		from = c.Commits[baseFiles]
+	}
 	if from == "" {
 		from = c.origin.Base
 	}

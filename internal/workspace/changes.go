@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/proc"
+	"banger/internal/transfer"
 	"banger/internal/tree"
 )
 
@@ -119,9 +120,12 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 		entries[e.Path] = e
 	}
 	nodes := map[string]node{}
-	for node, err := range guest.walk(ctx, root, ".git") {
+	for node, err := range guest.walk(ctx, root, ".git", transfer.ChangeStaging) {
 		if err != nil {
 			return err
+		}
+		if node.path == transfer.ChangeStaging {
+			continue
 		}
 		w.all[node.path] = node
 		if nested, ok := strings.CutSuffix(node.path, "/.git"); ok {

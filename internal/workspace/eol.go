@@ -162,7 +162,7 @@ type converter struct {
 }
 
 func (c *Copy) newConverter(ctx context.Context, w *workState, names []string) (converter, error) {
-	rules, err := textRules(ctx, c.origin.Repo, names)
+	rules, err := textRules(ctx, c.origin.attributes(), names)
 	if err != nil {
 		return converter{}, err
 	}

@@ -37,6 +37,7 @@ type Copy struct {
 	state   *workState      // of the work tree, as far as it was needed
 	noIndex error           // why the index can't be read
 	linked  bool            // it is a further work tree of a repository
+	plain   bool            // files without a repository
 	Changes Changes
 	Commits map[string]string // [Worktree], [Untracked] and [All] → object id, of those that there are
 	Nested  []string          // repositories of their own below the root, which are left out
@@ -49,12 +50,21 @@ type Origin struct {
 	Repo string // the host repository's root; "" when it is not to be had
 	Base string // commit that the guest began with; "" before the first
 
+	Directory    bool     // files went in, no repository
 	Sent         Manifest // files that went in
 	Packs        []string // names of the packs that went in: the host has their objects, if it has Repo
 	MaxUntracked int64    // bytes of untracked files that are taken at most; 0: none is read, only named
 
 	// Nested is for what lies in another repository and has something called .git: if that is no repository, there are only files.
 	Nested bool
+}
+
+// attributes is the repository whose attributes say how files are stored; "" for files that are stored as they are.
+func (o Origin) attributes() string {
+	if o.Directory {
+		return ""
+	}
+	return o.Repo
 }
 
 // Fetch copies the repository whose root in the guest is root. The copy is made in a new directory below dir.
@@ -69,7 +79,11 @@ func Fetch(ctx context.Context, guest Guest, root, dir string, origin Origin) (_
 			err = errors.Join(spaceIn(c.dir, err), c.Close())
 		}
 	}()
-	if err := c.readRepository(ctx, guest, root); err != nil {
+	err = c.readRepository(ctx, guest, root)
+	if origin.Directory && errors.Is(err, banger.ErrNotFound) {
+		return c, c.readDirectory(ctx, guest, root)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := c.writeRefs(); err != nil {
@@ -99,7 +113,7 @@ func (c *Copy) init(ctx context.Context, origin Origin) error {
 	if err := (git{}).run(ctx, nil, nil, "init", "--quiet", "--bare", "--template=", "--object-format=sha1", c.dir); err != nil {
 		return err
 	}
-	if origin.Repo == "" {
+	if origin.Repo == "" || origin.Directory {
 		return nil
 	}
 	text, err := (git{dir: origin.Repo}).line(ctx, "rev-parse", "--path-format=absolute", "--git-common-dir", "--git-path", "objects")

@@ -16,7 +16,8 @@ type Sent struct {
 	Mode  uint32 `json:"mode"` // as an index names it
 	ID    string `json:"id"`   // of its content as a blob
 	Size  int64  `json:"size"`
-	MTime int64  `json:"mtime"` // nanoseconds since 1970
+	MTime int64  `json:"mtime"`           // nanoseconds since 1970
+	CTime int64  `json:"ctime,omitempty"` // in the guest, of a file that no index there knows
 
 	Ignored bool `json:"ignored,omitempty"` // by git: it never comes back
 	Fresh   bool `json:"fresh,omitempty"`   // it was written so shortly before that its time does not tell whether it is the same
@@ -72,7 +73,7 @@ func (r Record) Write(path string) error {
 
 // Origin is what Fetch needs to know.
 func (r Record) Origin() Origin {
-	o := Origin{Base: r.Head, Sent: r.Sent, Packs: r.Packs, Nested: r.nested}
+	o := Origin{Base: r.Head, Sent: r.Sent, Packs: r.Packs, Nested: r.nested, Directory: r.Directory}
 	if _, err := os.Stat(r.HostPath); err == nil {
 		o.Repo = r.HostPath
 	}

@@ -33,9 +33,13 @@ type Plan struct {
 	Notices []string // for the user
 	Subs    []Sub    // submodules
 
+	Directory bool // files alone: the guest gets no repository
+	Readonly  bool // the guest's copy has no permission to write
+
 	entries []indexEntry // of the index in the guest
 	files   []file       // sorted by path
 	from    bool         // files come from Start, not from the work tree
+	dirs    []string     // of a plan of files, sorted
 }
 
 // Sub is a submodule that is checked out.

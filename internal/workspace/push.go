@@ -119,6 +119,6 @@ func (u *Update) pushFiles(ctx context.Context, guest Guest, p Plan, done *Pushe
 		u.ship.plan = all
 		return nil
 	}
-	u.index = true
+	u.index, u.whole = true, true
 	return nil
 }

@@ -103,7 +103,7 @@ func (s Saves) keep(ctx context.Context, guest Guest, vm banger.VM, record Recor
 		return nil, nil, err
 	}
 	id := fmt.Sprintf("%s-%s-%s-%d", vm.Spec.Name, vm.ID, at.UTC().Format(timeFormat), n)
-	save = &banger.Autosave{ID: id, VM: vm.Spec.Name, VMID: vm.ID, GuestPath: record.GuestPath, HostPath: record.HostPath, At: at.UTC(), Bundle: filepath.Join(s.Dir, id+".bundle"), Pending: true}
+	save = &banger.Autosave{ID: id, VM: vm.Spec.Name, VMID: vm.ID, GuestPath: record.GuestPath, HostPath: record.HostPath, At: at.UTC(), Bundle: filepath.Join(s.Dir, id+".bundle"), Pending: !record.Directory}
 	namespace := Namespace(vm, at)
 	if n > 0 {
 		namespace += "/" + strconv.Itoa(n)

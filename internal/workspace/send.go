@@ -28,16 +28,22 @@ func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, sent func
 	if err := guest.Bring(ctx, put, src); err != nil {
 		return Record{}, &banger.Error{Op: "send to", Subject: dest, Err: err}
 	}
-	if err := s.sendIndexes(ctx, guest, dest); err != nil {
+	record := s.record(dest)
+	if s.plan.Directory {
+		err = record.noteTimes(ctx, guest)
+	} else {
+		err = s.sendIndexes(ctx, guest, dest)
+	}
+	if err != nil {
 		return Record{}, &banger.Error{Op: "send to", Subject: dest, Err: err}
 	}
-	return s.record(dest), nil
+	return record, nil
 }
 
 // record is what the host remembers of a shipment and its submodules.
 func (s *Shipment) record(dest string) Record {
 	r := Record{Workspace: banger.Workspace{GuestPath: dest, HostPath: s.plan.Repo.Root, Name: path.Base(s.plan.Repo.Root), Head: s.plan.Start, Branch: s.plan.branch(),
-		PreparedAt: time.Now().UTC()}, Sent: s.sent}
+		PreparedAt: time.Now().UTC(), Directory: s.plan.Directory, Readonly: s.plan.Readonly}, Sent: s.sent}
 	if s.pack.path != "" {
 		r.Packs = []string{s.pack.name() + ".pack"}
 	}
@@ -92,7 +98,7 @@ func (s *Shipment) sendIndexes(ctx context.Context, guest Guest, root string) er
 	e := tree.Literal("index", 0o644, index)
 	e.ModTime = time.Now()
 	put := transfer.Put{Path: []byte(guestPath(root, ".git", "index")), Origin: transfer.Origin{Name: []byte("index")}}
-	if err := guest.Bring(ctx, put, tree.Of(e)); err != nil {
+	if err := guest.Bring(ctx, put, s.modes(tree.Of(e))); err != nil {
 		return err
 	}
 	for _, sub := range s.subs {

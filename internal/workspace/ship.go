@@ -58,6 +58,9 @@ func (p Plan) prepare(ctx context.Context, dir, prefix string, have []string) (*
 			s.sent[e.Path] = Sent{Mode: e.Mode, ID: e.ID, Absent: true}
 		}
 	}
+	if p.Directory {
+		return s, nil
+	}
 	index := filepath.Join(dir, "index")
 	if err := writeIndex(index, p.entries); err != nil {
 		return nil, err
@@ -85,6 +88,7 @@ func (p Plan) prepare(ctx context.Context, dir, prefix string, have []string) (*
 		if err := os.Mkdir(subDir, 0o700); err != nil {
 			return nil, err
 		}
+		sub.Plan.Readonly = p.Readonly
 		ship, err := sub.Plan.prepare(ctx, subDir, path.Join(prefix, sub.Path), nil)
 		if err != nil {
 			return nil, fmt.Errorf("submodule %s: %w", sub.Path, err)
@@ -124,12 +128,24 @@ func (r *Repo) endsOfLines(ctx context.Context) (map[string]string, error) {
 // Entries yields all that travels, in an order that a tar may have: the root, files, then the .git directory. A file that has gone
 // since the plan was made is left out.
 func (s *Shipment) Entries(ctx context.Context) tree.Source {
-	own := tree.Concat(tree.Of(tree.Directory(".", 0o755)), s.files(ctx), s.gitDir())
+	last := s.gitDir()
+	if s.plan.Directory {
+		last = s.emptyDirs()
+	}
+	own := tree.Concat(tree.Of(tree.Directory(".", 0o755)), s.files(ctx), last)
 	sources := []tree.Source{own}
 	for _, sub := range s.subs {
 		sources = append(sources, tree.Under(sub.plan.subPath(s), sub.Entries(ctx)))
 	}
-	return tree.Concat(sources...)
+	return s.modes(tree.Concat(sources...))
+}
+
+// modes takes permission to write from what is to have none. root of the guest can write all the same.
+func (s *Shipment) modes(src tree.Source) tree.Source {
+	if !s.plan.Readonly {
+		return src
+	}
+	return tree.WithModeMask(src, 0o7555)
 }
 
 // subPath is where a submodule's root lies below the root of s.

@@ -34,6 +34,7 @@ type Update struct {
 	rules   rules
 	set     []setRef
 	index   bool // is written
+	whole   bool // the record tells of what the files are afterwards
 }
 
 // setRef is a file in .git that names a commit.
@@ -89,14 +90,19 @@ func (p Plan) Update(ctx context.Context, guest Guest, c *Copy, record Record, f
 	blocked := &Blocked{}
 	if record.HostPath != p.Repo.Root {
 		err = &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("what is there came from %s, not from %s", record.HostPath, p.Repo.Root), Hint: "choose another --guest-path"}
+	} else if record.Directory != p.Directory {
+		err = &banger.Error{Kind: banger.ErrConflict, Err: errors.New("a repository goes over files, or files over a repository"), Hint: "choose the --mode of the first time, or another --guest-path"}
 	} else {
+		p.Readonly = p.Readonly || record.Readonly
 		err = u.plan(ctx, guest, p, "", force, blocked)
 	}
 	slices.Sort(blocked.Files)
 	blocked.Files = slices.Compact(blocked.Files)
 	if err == nil && blocked.any() {
 		hint := "bring it back first: banger workspace pull; or --force, which saves it before"
-		if force {
+		if p.Directory {
+			hint = "bring it back first: banger workspace pull --apply"
+		} else if force {
 			hint = "move these files away in the VM: git does not track them, so they can't be saved"
 		}
 		err = &banger.Error{Kind: banger.ErrConflict, Err: blocked, Hint: hint}
@@ -121,6 +127,14 @@ func (u *Update) Close() error {
 // plan decides about one repository and those below it.
 func (u *Update) plan(ctx context.Context, guest Guest, p Plan, prefix string, force bool, blocked *Blocked) (err error) {
 	u.begin(p, prefix)
+	u.whole = true
+	if p.Directory {
+		u.rules = rules{base: u.record.contents()}
+		if u.host, err = p.contents(ctx, u.record.Sent); err != nil {
+			return err
+		}
+		return u.files(ctx, guest, blocked)
+	}
 	u.index = true
 	if err := u.atRest(); err != nil {
 		return err

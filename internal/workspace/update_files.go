@@ -189,7 +189,7 @@ func (u *Update) guestFiles(ctx context.Context, guest Guest, names []string) (m
 
 // asFile gives a tracked file as it lies there, which for ends of lines may be otherwise than git stores it.
 func (u *Update) asFile(name string, ref blobRef, node node) blobRef {
-	if raw, ok := u.c.state.raw[name]; ok {
+	if raw := u.c.state.raw[name]; raw != "" {
 		return blobRef{ref.mode, raw}
 	}
 	sent, ok := u.record.Sent[name]

@@ -26,7 +26,7 @@ func (u *Update) Begun() Record {
 	if u.ship.pack.path != "" {
 		r.Packs = append(slices.Clone(r.Packs), u.ship.pack.name()+".pack")
 	}
-	if u.rules.keepFirst || !u.index {
+	if u.rules.keepFirst || !u.whole {
 		return r
 	}
 	r.Subs = map[string]Record{}
@@ -41,6 +41,9 @@ func (u *Update) Begun() Record {
 func (u *Update) Send(ctx context.Context, guest Guest, sent func(bytes int64)) (Record, error) {
 	root := u.record.GuestPath
 	change := transfer.Change{Path: []byte(root), Aside: []byte(".git")}
+	if u.record.Directory {
+		change.Aside = nil
+	}
 	if err := guest.Change(ctx, change, u.steps(), counted(u.source(ctx), sent)); err != nil {
 		return Record{}, err
 	}
@@ -49,7 +52,13 @@ func (u *Update) Send(ctx context.Context, guest Guest, sent func(bytes int64)) 
 			return Record{}, &banger.Error{Op: "send to", Subject: root, Err: err}
 		}
 	}
-	return u.done(), nil
+	record := u.done()
+	if record.Directory {
+		if err := record.noteTimes(ctx, guest); err != nil {
+			return Record{}, err
+		}
+	}
+	return record, nil
 }
 
 func (u *Update) allFresh() []*Shipment {
@@ -69,7 +78,7 @@ func (u *Update) source(ctx context.Context) tree.Source {
 	for _, ship := range u.fresh {
 		sources = append(sources, tree.Under(u.below(ship), ship.Entries(ctx)))
 	}
-	return tree.Concat(append(sources, u.objects(), u.ship.files(ctx), u.names())...)
+	return u.ship.modes(tree.Concat(append(sources, u.objects(), u.ship.files(ctx), u.names())...))
 }
 
 // below is where a submodule's root lies below the update's.
@@ -99,6 +108,10 @@ func (u *Update) text(name, text string) tree.Entry {
 // names yields the index and the refs, when the files have been sent.
 func (u *Update) names() tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
+		if u.record.Directory {
+			u.ship.emptyDirs()(yield)
+			return
+		}
 		if u.index {
 			index, err := u.newIndex()
 			if !yield(u.text("index", string(index)), err) {
@@ -146,6 +159,9 @@ func (u *Update) steps() (steps []transfer.Step) {
 	for _, name := range u.removed {
 		step(u.c.state.all, name, name, true)
 	}
+	if u.record.Directory {
+		return steps
+	}
 	names := []string{"HEAD", "HEAD.lock", "packed-refs", "shallow"}
 	if u.index {
 		names = append(names, "index", "index.lock")
@@ -169,7 +185,7 @@ func (u *Update) steps() (steps []transfer.Step) {
 // done is the record once all is in the guest.
 func (u *Update) done() Record {
 	r := u.Begun()
-	if r.Coming = nil; !u.index {
+	if r.Coming = nil; !u.whole {
 		return r
 	}
 	r.Head, r.Branch, r.PreparedAt = u.ship.plan.Start, u.ship.plan.branch(), time.Now().UTC()
