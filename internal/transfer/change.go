@@ -128,6 +128,7 @@ type changer struct {
 	dev     uint64 // of staging
 	gone    map[string]bool
 	order   []string // what comes, without directories
+	made    []string // directories that come
 	dirs    map[string]bool
 }
 
@@ -147,6 +148,8 @@ func (d *Dir) change(ctx context.Context, aside string, steps []Step, src tree.S
 	if err := w.write(tree.Filter(src, func(e *tree.Entry) bool {
 		if e.Kind != tree.Dir {
 			c.order = append(c.order, e.Path)
+		} else if e.Path != "." {
+			c.made = append(c.made, e.Path)
 		}
 		return true
 	})); err != nil {
@@ -171,7 +174,7 @@ func (d *Dir) change(ctx context.Context, aside string, steps []Step, src tree.S
 			}
 		}
 	}
-	for _, name := range c.order {
+	for _, name := range append(c.order, c.made...) {
 		if err := c.move(name); err != nil {
 			return report, fmt.Errorf("%.300q: %w", name, err)
 		}
@@ -233,6 +236,11 @@ func (c *changer) check(steps []Step) error {
 			}
 		}
 		if err := errors.Join(c.checkParents(name), c.checkTarget(name)); err != nil {
+			return err
+		}
+	}
+	for _, name := range c.made {
+		if err := c.checkParents(path.Join(name, "x")); err != nil {
 			return err
 		}
 	}
@@ -348,8 +356,16 @@ func (c *changer) checkEmpties(at string, depth int) error {
 	return nil
 }
 
-// move takes something that has come to its place: with the outermost directory of it that is not there yet.
+// move takes something that has come to its place: with the outermost directory of it that is not there yet. A directory that is there
+// stays.
 func (c *changer) move(name string) error {
+	if node, err := nodeAt(c.staging, name); err != nil || node == nil {
+		return err // it went with a directory before
+	} else if node.Kind == tree.Dir {
+		if there, err := nodeAt(c.root, name); err != nil || there != nil {
+			return err
+		}
+	}
 	top := name
 	for i, r := range name {
 		if r != '/' {
@@ -363,9 +379,6 @@ func (c *changer) move(name string) error {
 			top = name[:i]
 			break
 		}
-	}
-	if node, err := nodeAt(c.staging, top); err != nil || node == nil {
-		return err // it went with a directory before
 	}
 	from, err := Beneath(c.staging, path.Dir(top))
 	if err != nil {

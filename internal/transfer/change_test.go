@@ -61,7 +61,7 @@ func change(t *testing.T, dir string) ([]Step, tree.Source) {
 	}
 	dirMode := tree.Directory("new", 0o750)
 	return steps, tree.Of(tree.Literal("old", 0o755, []byte("new")), tree.Directory("becomes-dir", 0o755), tree.Literal("becomes-dir/x", 0o644, []byte("x")),
-		tree.Literal("becomes-file", 0o644, []byte("file")), dirMode, tree.Literal("unsaid", 0o644, []byte("u")), tree.Directory("new/deep", 0o755), tree.Literal("new/deep/file", 0o644, []byte(strings.Repeat("text", 1000))),
+		tree.Literal("becomes-file", 0o644, []byte("file")), dirMode, tree.Literal("unsaid", 0o644, []byte("u")), tree.Directory("hollow/deep", 0o755), tree.Directory("sub", 0o700), tree.Directory("new/deep", 0o755), tree.Literal("new/deep/file", 0o644, []byte(strings.Repeat("text", 1000))),
 		tree.Entry{Path: "new/link", Kind: tree.Symlink, Mode: 0o777, Link: "deep/file"})
 }
 
@@ -75,8 +75,8 @@ func TestChange(t *testing.T) {
 		if _, err := AskChange(t.Context(), guest(t)(), Change{Path: []byte(dir), Aside: []byte(aside)}, steps, src); err != nil {
 			t.Fatal(err)
 		}
-		want := []string{"d .", "d aside", "d becomes-dir", "- becomes-dir/x x", "- becomes-file file", "- kept kept", "d new", "d new/deep",
-			"- new/deep/file " + strings.Repeat("text", 1000), "l new/link deep/file", "x old new", "- unsaid u"}
+		want := []string{"d .", "d aside", "d becomes-dir", "- becomes-dir/x x", "- becomes-file file", "d hollow", "d hollow/deep", "- kept kept", "d new", "d new/deep",
+			"- new/deep/file " + strings.Repeat("text", 1000), "l new/link deep/file", "x old new", "d sub", "- unsaid u"}
 		if got := shape(t, dir); !slices.Equal(got, want) {
 			t.Errorf("aside %q:\n%q\nwant\n%q", aside, got, want)
 		}

@@ -133,6 +133,9 @@ func TestDirectoryAgain(t *testing.T) {
 	writeFile(t, filepath.Join(guest, "app/code"), "guest\n")
 	writeFile(t, filepath.Join(host, "a"), "2\n")
 	os.Remove(filepath.Join(host, "link"))
+	if err := os.MkdirAll(filepath.Join(host, "new/empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	update := func() (*Update, error) {
 		c, err := Look(t.Context(), bringing(t), record, false)
 		if err != nil {
@@ -155,6 +158,9 @@ func TestDirectoryAgain(t *testing.T) {
 	}
 	if got, want := without(readTree(t, guest), "app/code"), without(readTree(t, host), "app/code", "app/.git/config", "fifo"); !slices.Equal(got, want) {
 		t.Errorf("files:\n%q\nwant\n%q", got, want)
+	}
+	if info, err := os.Stat(filepath.Join(guest, "new/empty")); err != nil || !info.IsDir() {
+		t.Errorf("a new empty directory: %v", err)
 	}
 	if c := fetch(t, guest, record.Origin()); !slices.Equal(c.Changes.Tracked, []Change{{"app/code", "modified", false}}) || len(c.Changes.Untracked) > 0 {
 		t.Errorf("changes %+v", c.Changes)

@@ -39,7 +39,7 @@ type Plan struct {
 	entries []indexEntry // of the index in the guest
 	files   []file       // sorted by path
 	from    bool         // files come from Start, not from the work tree
-	dirs    []string     // of a plan of files, sorted
+	dirs    []string     // that may have no file, sorted
 }
 
 // Sub is a submodule that is checked out.
@@ -194,6 +194,7 @@ func isPointer(name string) bool {
 func (p *Plan) takeSubmodule(ctx context.Context, name string) error {
 	root := filepath.Join(p.Repo.Root, name)
 	if _, err := os.Lstat(filepath.Join(root, ".git")); err != nil {
+		p.dirs = append(p.dirs, name)
 		p.note("the submodule %s is not checked out: an empty directory (on the host: git submodule update --init)", name)
 		return nil
 	}
@@ -267,6 +268,7 @@ func (p *Plan) takeCommit(ctx context.Context) error {
 		}
 		p.entries = append(p.entries, indexEntry{Path: f.path, Mode: f.mode, ID: f.id})
 		if f.mode == modeSubmodule {
+			p.dirs = append(p.dirs, f.path)
 			p.note("the submodule %s is left empty: --from takes the files of one commit", f.path)
 			continue
 		}

@@ -51,13 +51,18 @@ func Inspect(ctx context.Context, path string) (Repo, error) {
 		dir = filepath.Dir(dir)
 	}
 	g := git{dir: dir}
-	text, err := g.output(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir")
+	text, err := g.output(ctx, "rev-parse", "--is-bare-repository", "--is-inside-git-dir", "--absolute-git-dir")
 	if err != nil {
 		return Repo{}, notRepo(path, err)
 	}
-	if bare, gitDir, _ := strings.Cut(text, "\n"); bare == "true" {
+	bare, rest, _ := strings.Cut(text, "\n")
+	inside, gitDir, _ := strings.Cut(rest, "\n")
+	switch {
+	case bare == "true":
 		return Repo{}, &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: path, Err: fmt.Errorf("%s is a bare repository: it has no files to work on", strings.TrimSpace(gitDir)),
 			Hint: "git clone it, or: git worktree add"}
+	case inside == "true":
+		return Repo{}, &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: path, Err: errors.New("it is inside a .git directory"), Hint: "name the directory above"}
 	}
 	var repo Repo
 	for _, question := range []struct {
@@ -71,9 +76,6 @@ func Inspect(ctx context.Context, path string) (Repo, error) {
 		if *question.into, err = g.line(ctx, question.args...); err != nil {
 			return Repo{}, notRepo(path, err)
 		}
-	}
-	if repo.Root == "" {
-		return Repo{}, &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: path, Err: errors.New("it is inside a .git directory"), Hint: "name the directory above"}
 	}
 	return repo, repo.fill(ctx)
 }

@@ -128,11 +128,10 @@ func (r *Repo) endsOfLines(ctx context.Context) (map[string]string, error) {
 // Entries yields all that travels, in an order that a tar may have: the root, files, then the .git directory. A file that has gone
 // since the plan was made is left out.
 func (s *Shipment) Entries(ctx context.Context) tree.Source {
-	last := s.gitDir()
-	if s.plan.Directory {
-		last = s.emptyDirs()
+	own := tree.Concat(tree.Of(tree.Directory(".", 0o755)), s.files(ctx), s.emptyDirs())
+	if !s.plan.Directory {
+		own = tree.Concat(own, s.gitDir())
 	}
-	own := tree.Concat(tree.Of(tree.Directory(".", 0o755)), s.files(ctx), last)
 	sources := []tree.Source{own}
 	for _, sub := range s.subs {
 		sources = append(sources, tree.Under(sub.plan.subPath(s), sub.Entries(ctx)))
