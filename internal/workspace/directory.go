@@ -133,16 +133,21 @@ func (s *Shipment) emptyDirs() tree.Source {
 	}
 }
 
-// noteTimes remembers when the guest's files were last changed: whatever is done to one later shows.
+// noteTimes remembers when the guest's files were last changed: whatever is done to one later shows. Those that came so shortly before
+// the last that it might not are compared by content.
 func (r Record) noteTimes(ctx context.Context, guest Guest) error {
+	times, newest := map[string]int64{}, int64(0)
 	for node, err := range guest.walk(ctx, r.GuestPath) {
 		if err != nil {
 			return err
 		}
-		if sent, ok := r.Sent[node.path]; ok {
-			sent.CTime = node.CTime
-			r.Sent[node.path] = sent
+		times[node.path], newest = node.CTime, max(newest, node.CTime)
+	}
+	for name, sent := range r.Sent {
+		if sent.CTime = times[name]; newest-sent.CTime < int64(tick) {
+			sent.CTime = 0
 		}
+		r.Sent[name] = sent
 	}
 	return nil
 }
