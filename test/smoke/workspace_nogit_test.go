@@ -83,7 +83,7 @@ func roundTrip(t *testing.T, w *testenv.World, guest string) {
 	}
 
 	argv := map[string][]string{"busybox": {"/bin/busybox", "true"}, "scratch": {"/hello"}}[guest]
-	w.Must(append([]string{"vm", "run", "--name", guest, "--image", guest, dir, "--"}, argv...)...)
+	w.Must(append([]string{"vm", "run", "--name", guest, "--image", guest, "--user", "root", dir, "--"}, argv...)...)
 	if out := w.Must("workspace", "status", guest); !strings.Contains(out, "no file has changed") {
 		t.Errorf("status of an untouched guest: %s", out)
 	}
