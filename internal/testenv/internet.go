@@ -324,15 +324,23 @@ func ServeLine(addr, line string) (net.Listener, error) {
 	return l, nil
 }
 
-// NewOnlineWorld makes a world whose programs run in a network namespace with the internet of tests; the package's TestMain begins
-// with MaybeInternetMain. The goroutine of the test keeps its thread, which is in there; what it starts is, too.
+// NewOnlineWorld makes a world and goes online with it.
 func NewOnlineWorld(t testing.TB) *World {
+	t.Helper()
+	w := NewWorld(t)
+	w.GoOnline()
+	return w
+}
+
+// GoOnline has what the test starts from now on run in a network namespace with the internet of tests; the package's TestMain begins with
+// MaybeInternetMain. The goroutine of the test keeps its thread, which is in there. No daemon may run.
+func (w *World) GoOnline() {
+	t := w.t
 	t.Helper()
 	RequireTool(t, "ip")
 	if os.Getuid() != 0 {
 		Skip(t, "root")
 	}
-	w := NewWorld(t)
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
 		t.Fatal(err)
@@ -358,5 +366,4 @@ func NewOnlineWorld(t testing.TB) *World {
 	if err := unix.Mount(resolver, "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }

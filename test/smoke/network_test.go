@@ -1,12 +1,14 @@
 package smoke
 
 import (
+	"context"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"banger/internal/testenv"
 )
@@ -201,4 +203,44 @@ func TestNetworkInAnyImage(t *testing.T) {
 			t.Errorf("%s printed %q, want %q", test.args, out.Stdout+out.Stderr, test.want)
 		}
 	}
+}
+
+// An image with an init and network programs of its own: whichever of them is on, the network is what the agent has made of it.
+func TestNetworkUnderSystemd(t *testing.T) {
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	wantStatus(t, testenv.Capture(t, w.Command(ctx, "image", "build", "nets", "--from", "debian:bookworm", "--packages",
+		"systemd,systemd-sysv,dbus,udev,systemd-resolved,ifupdown,isc-dhcp-client,iproute2")), 0)
+	w.Must("daemon", "stop")
+	w.GoOnline()
+	w.Must("vm", "run", "--name", "box", "--image", "nets", "--memory", "512M", "--", "true")
+	check := func(what string) {
+		t.Helper()
+		wants(t, w, "box", "ip -br addr show eth0", "198.19.0.2/24 ")
+		wants(t, w, "box", "ip -br addr show eth0", "fd62:616e:6765:7200::2/64")
+		wants(t, w, "box", "ip route; ip -6 route", "default via 198.19.0.1 dev eth0")
+		wants(t, w, "box", "ip -6 route", "default via fd62:616e:6765:7200::1 dev eth0")
+		wants(t, w, "box", "getent ahostsv4 www.example.test", testenv.OriginAddr)
+		wants(t, w, "box", getFrom("www.example.test"), "x at ")
+		wants(t, w, "box", getFrom(testenv.OriginAddr6), "x at "+testenv.OriginAddr6)
+		wants(t, w, "box", "resolvectl --cache=no query www.example.test", testenv.OriginAddr)
+		if out := w.Run("vm", "exec", "box", "--", "systemctl", "--failed", "--no-legend", "--plain").Stdout; out != "" {
+			t.Errorf("%s: failed units: %s", what, out)
+		}
+	}
+	check("what the packages enable")
+	const all = `set -e
+printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' > /etc/systemd/network/20-wired.network
+printf 'auto eth0\niface eth0 inet dhcp\n' > /etc/network/interfaces
+systemctl enable -q systemd-networkd systemd-networkd-wait-online
+printf '[Unit]\nWants=network-online.target\nAfter=network-online.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/online.service
+systemctl enable -q online`
+	wants(t, w, "box", all, "")
+	w.Must("vm", "restart", "box")
+	wantStatus(t, w.Run("vm", "exec", "box", "--", "timeout", "400", "systemctl", "is-system-running", "--wait"), 0)
+	check("all of them at once")
+	wants(t, w, "box", "systemctl is-active online systemd-networkd networking", "active\nactive\nactive")
+	wants(t, w, "box", "networkctl --no-legend list eth0", "routable")
 }
