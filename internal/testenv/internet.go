@@ -1,16 +1,11 @@
 package testenv
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -21,7 +16,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -30,7 +24,7 @@ import (
 // The internet of tests: a network namespace with servers, on the other end of a wire and a router away from the namespace of
 // who uses it, which is 192.0.2.1, 2001:db8:1::1, and 203.0.113.1 besides. Its names are below example.test.
 const (
-	OriginAddr  = "203.0.113.10" // www, dual, cdn, denied
+	OriginAddr  = "203.0.113.10" // www, dual, cdn, denied, apt, git, npm
 	OtherAddr   = "203.0.113.11" // other
 	PrivateAddr = "10.9.9.9"     // private
 	LANAddr     = "192.0.2.254"
@@ -192,16 +186,7 @@ func floodServer(conn net.Conn) {
 }
 
 func serveWeb() error {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		local, _, _ := net.SplitHostPort(r.Context().Value(http.LocalAddrContextKey).(net.Addr).String())
-		fmt.Fprintf(w, "%s at %s", r.Host, local)
-	})
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"*.example.test"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	cert, err := certificate()
 	if err != nil {
 		return err
 	}
@@ -209,13 +194,14 @@ func serveWeb() error {
 	if err != nil {
 		return err
 	}
-	secure, err := tls.Listen("tcp", fmt.Sprintf(":%d", PortTLS), &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	secure, err := tls.Listen("tcp", fmt.Sprintf(":%d", PortTLS), &tls.Config{Certificates: []tls.Certificate{cert}})
 	if err != nil {
 		return err
 	}
 	quiet := log.New(io.Discard, "", 0) // clients that are cut off are what is tested
-	go (&http.Server{Handler: handler, ErrorLog: quiet}).Serve(plain)
-	go (&http.Server{Handler: handler, ErrorLog: quiet}).Serve(secure)
+	server := &http.Server{Handler: webServer(), ErrorLog: quiet}
+	go server.Serve(plain)
+	go server.Serve(secure)
 	return nil
 }
 
@@ -256,7 +242,7 @@ func serveNames() error {
 			m.Answer = append(m.Answer, rr)
 		}
 		switch strings.TrimSuffix(strings.ToLower(q.Name), ".example.test.") {
-		case "www", "dual", "cdn", "denied":
+		case "www", "dual", "cdn", "denied", "apt", "git", "npm":
 			add(dns.TypeA, OriginAddr)
 			add(dns.TypeAAAA, OriginAddr6)
 			add(dns.TypeHTTPS, `1 . alpn="h2" ipv4hint="203.0.113.10" ech="AEX+DQBB"`)
