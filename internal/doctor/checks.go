@@ -13,6 +13,7 @@ import (
 	"banger/internal/hostcheck"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/machine"
 )
 
 // most is how many bad things of one kind get a row each.
@@ -39,6 +40,8 @@ func (d *doctor) vms(context.Context) (report []hostcheck.Check) {
 		switch {
 		case err != nil:
 			report = append(report, one(name, hostcheck.Fail, "banger vm delete --force "+vm.Spec.Name, "%v", err)...)
+		case d.damaged(vm) != nil:
+			report = append(report, d.mendHandles(name, vm)...)
 		case vm.State == banger.StateError:
 			report = append(report, one(name, hostcheck.Warn, "banger vm start "+vm.Spec.Name+", or: banger vm logs "+vm.Spec.Name, "in error: %s", vm.LastError)...)
 		default:
@@ -52,6 +55,39 @@ func (d *doctor) vms(context.Context) (report []hostcheck.Check) {
 		return one("vms", hostcheck.Pass, "", "all disks are there")
 	}
 	return report
+}
+
+// damaged says what is wrong with the record of the processes of a VM's last run.
+func (d *doctor) damaged(vm banger.VM) error {
+	if _, err := machine.ReadHandles(d.Dir.VM(vm.ID)); errors.Is(err, banger.ErrCorrupt) {
+		return err
+	}
+	return nil
+}
+
+// mendHandles tells of a damaged record of processes and, if that is asked for, makes it anew from what /proc tells. Beside a daemon it
+// only tells: that does the same when it starts or stops the VM.
+func (d *doctor) mendHandles(name string, vm banger.VM) []hostcheck.Check {
+	damage, hint := d.damaged(vm), "banger doctor --fix"
+	if d.serving {
+		hint = "banger vm start " + vm.Spec.Name + ", or banger vm stop " + vm.Spec.Name
+	}
+	if !d.Fix || d.serving {
+		return one(name, hostcheck.Warn, hint, "%v", damage)
+	}
+	home := d.Dir.VM(vm.ID)
+	handles, err := machine.FindHandles(d.Dir, vm.ID)
+	switch {
+	case err != nil:
+	case handles.Supervisor.PID == 0 && handles.VMM.PID == 0:
+		err = os.Remove(home.Handles())
+	default:
+		err = machine.WriteHandles(home, handles)
+	}
+	if err != nil {
+		return failed(name, err)
+	}
+	return one(name, hostcheck.Pass, "", "made anew: %s, which was damaged", home.Handles())
 }
 
 // strayDirectories finds directories that no record names.

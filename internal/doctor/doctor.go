@@ -23,7 +23,8 @@ import (
 type Config struct {
 	Dir  statedir.Dir
 	Host hostcheck.Host
-	// Fix ends processes that no VM has. What else is banger's own to repair is repaired by each start of the daemon.
+	// Fix ends processes that no VM has, and makes damaged records of processes anew when no daemon runs. What else is banger's own to
+	// repair is repaired by each start of the daemon.
 	Fix bool
 }
 

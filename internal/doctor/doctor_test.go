@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"banger"
 	"banger/internal/disk"
 	"banger/internal/hostcheck"
+	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"
@@ -107,6 +109,7 @@ func TestExamine(t *testing.T) {
 		{"a short disk", func(d *planted) { os.Truncate(d.dir.VM(id(1)).Disk(), 4096) }, hostcheck.Fail, "vm b", "4096 bytes", "banger vm delete --force b"},
 		{"a directory without a record", func(d *planted) { d.mkdir(d.dir.VM(id(9)).Path) }, hostcheck.Warn, "leftovers", string(id(9)), "--fix"},
 		{"somebody's file", func(d *planted) { d.file(d.dir.VMs()+"/note", "") }, hostcheck.Warn, "leftovers", "note", "yourself"},
+		{"a damaged record of processes", func(d *planted) { d.file(d.dir.VM(id(1)).Handles(), "{") }, hostcheck.Warn, "vm b", "handles.json", "banger doctor --fix"},
 		{"a damaged image", func(d *planted) {
 			key := strings.Repeat("a", 64)
 			d.mkdir(d.dir.Image(key).Path)
@@ -173,13 +176,34 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-func TestIDIn(t *testing.T) {
-	for text, want := range map[string]banger.VMID{
-		"": "", "/s/vms/": "", "/s/vms/short": "", "--config\x00/s/vms/0123456789ab/machine.json": "0123456789ab", "/s/vms/zzz /s/vms/abcdefabcdef": "abcdefabcdef",
-		"/x/vms/0123456789ab": "",
-	} {
-		if got, ok := idIn(text, "/s/vms/"); got != want || ok != (want != "") {
-			t.Errorf("idIn(%q) = %q, %v, want %q", text, got, ok, want)
+// A record of processes that can't be read is made anew from those that live.
+func TestDamagedHandles(t *testing.T) {
+	dir := newDir(t, "a", "b")
+	d := &planted{t, dir}
+	cmd := exec.Command("sh", "-c", "sleep 600; :", "file="+dir.VM(id(0)).Disk())
+	cmd.Args[0] = "qemu-system-x86_64"
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	d.exec("UPDATE vms SET record = json_set(record, '$.state', 'running') WHERE name = 'a'")
+	for i := range 2 {
+		d.file(dir.VM(id(i)).Handles(), "{")
+	}
+	report := Examine(t.Context(), Config{Dir: dir, Host: host(), Fix: true})
+	if got, err := machine.ReadHandles(dir.VM(id(0))); err != nil || got.VMM.PID != cmd.Process.Pid || !got.VMM.Alive() {
+		t.Errorf("made anew: %+v, %v, want VMM %d", got, err, cmd.Process.Pid)
+	}
+	if got, err := machine.ReadHandles(dir.VM(id(1))); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a VM without processes: %+v, %v", got, err)
+	}
+	mended := 0
+	for _, c := range report {
+		if c.Status == hostcheck.Pass && strings.Contains(c.Details, "made anew") {
+			mended++
 		}
+	}
+	if mended != 2 {
+		t.Errorf("told of %d: %+v", mended, report)
 	}
 }

@@ -108,8 +108,11 @@ type Machines interface {
 	// Sync has the running guest bring files up to date.
 	Sync(ctx context.Context, id banger.VMID, files []filesync.File) (transfer.Synced, error)
 
-	// Handles gives the recorded processes of the last run, zero when there are none, and which of them live.
+	// Handles gives the processes of the last run, zero when there are none, and which of them live. When their record is damaged
+	// they are found by other means.
 	Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error)
+	// Damage says why the record of those processes can't be read. Errors: ErrCorrupt.
+	Damage(id banger.VMID) error
 	// ExitRecord gives what the last run's supervisor wrote at its end; nil when there is none.
 	ExitRecord(id banger.VMID) (*banger.Exit, error)
 	// Finish returns when supervisor and VMM are proved dead: it gives the supervisor the time grace, then kills both.

@@ -319,6 +319,64 @@ func TestDeathsWhileRunning(t *testing.T) {
 	}
 }
 
+// A damaged record of processes is the concern of its VM alone, which can be started, stopped and deleted still.
+func TestDamagedRecordOfProcesses(t *testing.T) {
+	for _, tc := range []struct {
+		what            string
+		stopped         bool // before
+		supervisor, vmm bool // die while the daemon is down
+		state           banger.VMState
+	}{
+		{"stopped", true, false, false, banger.StateError},
+		{"running", false, false, false, banger.StateRunning},
+		{"the supervisor died", false, true, false, banger.StateRunning},
+		{"both died", false, true, true, banger.StateError},
+	} {
+		for what, use := range map[string]func(w *world) error{
+			"start":  func(w *world) error { _, err := w.Start(t.Context(), "x", nil); return err },
+			"stop":   func(w *world) error { _, err := w.Stop(t.Context(), "x", 0, nil); return err },
+			"delete": func(w *world) error { _, err := w.Delete(t.Context(), "x", true, nil); return err },
+		} {
+			w := newWorld(t)
+			vm := w.mustCreate("x", true)
+			w.mustCreate("other", true)
+			if tc.stopped {
+				if _, err := w.Stop(t.Context(), "x", 0, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.shut()
+			w.killProcesses(vm.ID, tc.supervisor, tc.vmm)
+			w.mu.Lock()
+			w.runs[vm.ID].damaged = true
+			w.mu.Unlock()
+			w.open()
+			w.settle()
+			if got := w.get("x"); got.State != tc.state || strings.Contains(got.LastError, "damaged") != (tc.state == banger.StateError) {
+				t.Errorf("%s: %s, %q, want %s", tc.what, got.State, got.LastError, tc.state)
+			}
+			if got := w.get("other"); got.State != banger.StateRunning {
+				t.Errorf("%s: the other one is %s", tc.what, got.State)
+			}
+			if err := use(w); err != nil {
+				t.Errorf("%s, %s: %v", tc.what, what, err)
+			}
+			w.restart()
+			if wrong := w.broken(); len(wrong) > 0 {
+				t.Errorf("%s, %s: %v", tc.what, what, wrong)
+			}
+			want := map[string]banger.VMState{"start": banger.StateRunning, "stop": banger.StateStopped}[what]
+			if what == "delete" {
+				if len(w.list()) != 1 {
+					t.Errorf("%s, deleted: %+v", tc.what, w.list())
+				}
+			} else if got := w.get("x"); got.State != want {
+				t.Errorf("%s, %s: it is %s (%s), want %s", tc.what, what, got.State, got.LastError, want)
+			}
+		}
+	}
+}
+
 // A supervisor that is dead at stop does not keep a VMM alive.
 func TestStopWithoutSupervisor(t *testing.T) {
 	w := newWorld(t)

@@ -68,11 +68,16 @@ func (m *Manager) takeUp(vm banger.VM) {
 	})
 }
 
-// settle ends processes that a stopped VM can't have.
+// settle ends processes that a stopped VM can't have. One whose last run left a damaged record is shown to be in error until a start or
+// a stop has put that in order.
 func (m *Manager) settle(ctx context.Context, vm banger.VM) {
+	damage := m.Machines.Damage(vm.ID)
 	_, supervisor, vmm, err := m.Machines.Handles(vm.ID)
 	if err == nil && (supervisor || vmm) {
 		err = m.finish(ctx, vm.ID)
+	}
+	if err == nil && damage != nil && vm.State == banger.StateStopped {
+		_, err = m.update(ctx, vm.ID, func(vm *banger.VM) { vm.State, vm.LastError = banger.StateError, damage.Error() })
 	}
 	if err != nil {
 		m.Log.ErrorContext(ctx, "settle", "vm", vm.ID, "err", err)

@@ -63,6 +63,11 @@ func (s Supervisors) Relaunch(ctx context.Context, id banger.VMID) error {
 	if err := end(ctx, handles.Supervisor, 0); err != nil {
 		return fmt.Errorf("end the supervisor that does not answer: %w", err)
 	}
+	if s.Damage(id) != nil && handles.VMM.PID != 0 { // the next one reads there what it takes over
+		if err := machine.WriteHandles(dir, handles); err != nil {
+			return fmt.Errorf("write down the living VMM: %w", err)
+		}
+	}
 	listener, err := machine.Listen(dir.MachineSocket())
 	if err != nil {
 		return err
@@ -158,19 +163,27 @@ func (s Supervisors) reconfigure(id banger.VMID, change func(*machine.Config)) e
 	return s.configure(cfg)
 }
 
-// Handles reads handles.json and looks which of its processes live.
+// Handles reads handles.json and looks which of its processes live. When that can't be read the processes are looked for in /proc: one
+// of each kind that is found there lives.
 func (s Supervisors) Handles(id banger.VMID) (handles machine.Handles, supervisor, vmm bool, err error) {
-	text, err := os.ReadFile(s.Dir.VM(id).Handles())
-	if errors.Is(err, fs.ErrNotExist) {
+	handles, err = machine.ReadHandles(s.Dir.VM(id))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return handles, false, false, nil
+	case errors.Is(err, banger.ErrCorrupt):
+		if handles, err = machine.FindHandles(s.Dir, id); err != nil {
+			return handles, false, false, err
+		}
 	}
-	if err == nil {
-		err = json.Unmarshal(text, &handles)
+	return handles, handles.Supervisor.Alive(), handles.VMM.Alive(), err
+}
+
+// Damage says why handles.json can't be read. Errors: ErrCorrupt.
+func (s Supervisors) Damage(id banger.VMID) error {
+	if _, err := machine.ReadHandles(s.Dir.VM(id)); errors.Is(err, banger.ErrCorrupt) {
+		return err
 	}
-	if err != nil {
-		return handles, false, false, &banger.Error{Kind: banger.ErrCorrupt, Op: "handles of vm", Subject: string(id), Err: err}
-	}
-	return handles, handles.Supervisor.Alive(), handles.VMM.Alive(), nil
+	return nil
 }
 
 // ExitRecord reads exit.json.
@@ -186,31 +199,34 @@ func (s Supervisors) ExitRecord(id banger.VMID) (*banger.Exit, error) {
 }
 
 // Finish proves the death of supervisor and VMM. The supervisor goes first: while it lives it may still start a VMM (the retry of a
-// boot), and its end tells which one is the last.
+// boot), and its end tells which one is the last. A record of them that can't be read is removed then.
 func (s Supervisors) Finish(ctx context.Context, id banger.VMID, grace time.Duration) error {
-	handles, supervisor, _, err := s.Handles(id)
-	if err != nil {
-		return err
-	}
-	if !supervisor {
-		// One that was started this instant has not recorded itself yet, but its socket takes connections from its birth on.
-		if _, err := s.client(id).Shutdown(ctx, killAtOnce); ctx.Err() != nil {
+	handles, supervisor, vmm, err := s.Handles(id)
+	for first := true; err == nil && (first || supervisor || vmm); first = false { // /proc may know more than one of each kind
+		if !supervisor {
+			// One that was started this instant has not recorded itself yet, but its socket takes connections from its birth on.
+			if _, err := s.client(id).Shutdown(ctx, killAtOnce); ctx.Err() != nil {
+				return fmt.Errorf("supervisor: %w", err)
+			}
+			if handles, _, _, err = s.Handles(id); err != nil {
+				return err
+			}
+		}
+		if err := end(ctx, handles.Supervisor, grace); err != nil {
 			return fmt.Errorf("supervisor: %w", err)
 		}
 		if handles, _, _, err = s.Handles(id); err != nil {
 			return err
 		}
+		if err := end(ctx, handles.VMM, 0); err != nil {
+			return fmt.Errorf("VMM: %w", err)
+		}
+		handles, supervisor, vmm, err = s.Handles(id)
 	}
-	if err := end(ctx, handles.Supervisor, grace); err != nil {
-		return fmt.Errorf("supervisor: %w", err)
+	if err == nil && s.Damage(id) != nil {
+		err = os.Remove(s.Dir.VM(id).Handles())
 	}
-	if handles, _, _, err = s.Handles(id); err != nil {
-		return err
-	}
-	if err := end(ctx, handles.VMM, 0); err != nil {
-		return fmt.Errorf("VMM: %w", err)
-	}
-	return nil
+	return err
 }
 
 // end waits for a process up to grace, then kills it and waits for its death.

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,12 +19,15 @@ import (
 	"banger/internal/statedir"
 )
 
-// envRole makes this binary a supervisor: "obedient" does as it is told, "stubborn" never ends.
+// envRole makes this binary a supervisor: "obedient" does as it is told, "stubborn" never ends; or the "vmm" that those start.
 const envRole = "LIFECYCLE_TEST_SUPERVISOR"
 
 func TestMain(m *testing.M) {
 	proc.MaybeConfineMain()
-	if role := os.Getenv(envRole); role != "" {
+	if role := os.Getenv(envRole); role == "vmm" {
+		time.Sleep(10 * time.Minute)
+		os.Exit(0)
+	} else if role != "" {
 		if err := playSupervisor(role == "stubborn"); err != nil {
 			panic(err)
 		}
@@ -49,7 +54,7 @@ func playSupervisor(stubborn bool) error {
 		}
 	}
 	if handles.VMM.PID == 0 {
-		if handles.VMM, err = proc.Detach(proc.Spec{Path: "sleep", Args: []string{"600"}}); err != nil {
+		if handles.VMM, err = startVMM(dir); err != nil {
 			return err
 		}
 	}
@@ -70,6 +75,19 @@ func playSupervisor(stubborn bool) error {
 		}
 		go serveRequest(conn, dir, handles, stubborn)
 	}
+}
+
+// startVMM starts a process that is named like a VMM, works for this VM and does nothing.
+func startVMM(dir statedir.VMDir) (proc.Handle, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return proc.Handle{}, err
+	}
+	program := filepath.Join(dir.Path, "qemu-system-test")
+	if err := os.Symlink(self, program); err != nil && !errors.Is(err, fs.ErrExist) {
+		return proc.Handle{}, err
+	}
+	return proc.Detach(proc.Spec{Path: program, Args: []string{"-drive", "file=" + dir.Disk()}, Env: []string{envRole + "=vmm"}})
 }
 
 func serveRequest(conn net.Conn, dir statedir.VMDir, handles machine.Handles, stubborn bool) {
@@ -227,10 +245,50 @@ func TestLaunchFails(t *testing.T) {
 	if err := s.Launch(t.Context(), machine.Config{ID: homeID}); !errors.Is(err, banger.ErrUnavailable) {
 		t.Errorf("Launch = %v, want unavailable", err)
 	}
-	if err := os.WriteFile(dir.Handles(), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, _, err := s.Handles(homeID); !errors.Is(err, banger.ErrCorrupt) {
-		t.Errorf("Handles = %v, want corrupt", err)
+}
+
+// What handles.json can't tell is found by other means: nothing is torn down under a VMM that lives, and everything goes on.
+func TestDamagedHandles(t *testing.T) {
+	for _, text := range []string{"", "{}", "\x00\x00\x00\x00"} {
+		s := launch(t, "obedient")
+		if _, err := s.Ready(t.Context(), homeID); err != nil {
+			t.Fatal(err)
+		}
+		first := s.wantLiving(t, true, true)
+		damage := func() {
+			if err := os.WriteFile(s.Dir.VM(homeID).Handles(), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Damage(homeID); !errors.Is(err, banger.ErrCorrupt) {
+				t.Errorf("%q: Damage = %v, want corrupt", text, err)
+			}
+		}
+		damage()
+		if got := s.wantLiving(t, true, true); got.Supervisor != first.Supervisor || got.VMM != first.VMM {
+			t.Errorf("%q: found %+v, want %+v", text, got, first)
+		}
+		if err := s.Launch(t.Context(), machine.Config{ID: homeID}); !errors.Is(err, banger.ErrConflict) {
+			t.Errorf("%q: Launch beside a living run = %v, want a conflict", text, err)
+		}
+		if err := first.Supervisor.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.wantLiving(t, false, true)
+		if err := s.Relaunch(t.Context(), homeID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Ready(t.Context(), homeID); err != nil {
+			t.Fatal(err)
+		}
+		if second := s.wantLiving(t, true, true); second.VMM != first.VMM || s.Damage(homeID) != nil {
+			t.Errorf("%q: taken over: %+v, before %+v; damage %v", text, second, first, s.Damage(homeID))
+		}
+		damage()
+		if err := s.Finish(t.Context(), homeID, 0); err != nil {
+			t.Errorf("%q: Finish: %v", text, err)
+		}
+		if first.VMM.Alive() || s.Damage(homeID) != nil {
+			t.Errorf("%q: after Finish the VMM lives: %v, damage %v", text, first.VMM.Alive(), s.Damage(homeID))
+		}
 	}
 }

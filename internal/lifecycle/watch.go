@@ -119,6 +119,9 @@ func (m *Manager) unattended(ctx context.Context, vm banger.VM) (*banger.Exit, e
 	if err != nil || lives {
 		return nil, err
 	}
+	if err := m.Machines.Damage(vm.ID); err != nil {
+		return nil, err
+	}
 	exit := banger.Exit{Cause: banger.ExitUnknown, Detail: "VMM and supervisor are gone", At: m.Now().UTC()}
 	if handles.VMM.PID == 0 {
 		exit.Detail = "the run was cut off before it had a VMM"

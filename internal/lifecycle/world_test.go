@@ -81,6 +81,7 @@ type run struct {
 	net        banger.NetPolicy
 	asked      bool            // to power off
 	files      []filesync.File // that the guest has brought up to date
+	damaged    bool            // handles.json is
 }
 
 // daemon is one life of bangerd. After its crash nothing that it does has an effect.
@@ -597,6 +598,8 @@ func (h homes) List() ([]banger.VMID, error) {
 	return ids, nil
 }
 
+var errDamaged = &banger.Error{Kind: banger.ErrCorrupt, Op: "handles.json", Err: errors.New("damaged")}
+
 var errNoAnswer = &banger.Error{Kind: banger.ErrUnavailable, Op: "machine", Err: errors.New("no answer")}
 
 func (d *daemon) Launch(_ context.Context, cfg machine.Config) error {
@@ -666,6 +669,7 @@ func (d *daemon) Relaunch(_ context.Context, id banger.VMID) error {
 		if r.supervisor {
 			close(r.lost)
 		}
+		r.damaged = false
 		r.supervisor, r.lost, r.starts, r.name, r.net = true, make(chan struct{}), r.starts+1, r.cfg.Name, r.cfg.Net
 		if !r.vmm { // it died meanwhile
 			d.w.end(r, banger.ExitUnknown)
@@ -847,6 +851,15 @@ func (d *daemon) Handles(id banger.VMID) (machine.Handles, bool, bool, error) {
 	return machine.Handles{Supervisor: proc.Handle{PID: 1}, VMM: proc.Handle{PID: 2}}, r.supervisor, r.vmm, nil
 }
 
+func (d *daemon) Damage(id banger.VMID) error {
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	if r := d.w.runs[id]; r != nil && r.damaged {
+		return errDamaged
+	}
+	return nil
+}
+
 func (d *daemon) ExitRecord(id banger.VMID) (*banger.Exit, error) {
 	if err := d.step("machine: exit record"); err != nil {
 		return nil, err
@@ -867,6 +880,7 @@ func (d *daemon) Finish(_ context.Context, id banger.VMID, _ time.Duration) erro
 		if r == nil {
 			return nil
 		}
+		r.damaged = false
 		if r.vmm {
 			r.vmm = false
 			r.exit = banger.Exit{Cause: banger.ExitKilled, At: d.w.clock.now().UTC()}

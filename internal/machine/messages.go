@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/proc"
 )
 
 // Config is what lifecycle tells banger-machine, as JSON in vms/<id>/machine.json (0600). Paths are absolute.
@@ -134,12 +133,4 @@ type Status struct {
 	Init     string           `json:"init,omitempty"`   // of the image's own init, if it is process 1: [InitStarting], then what it says of itself: "running", "degraded"
 	Exit     *banger.Exit     `json:"exit,omitempty"`   // once ended
 	Address  netip.Addr       `json:"address,omitzero"` // of the VM on the host's loopback
-}
-
-// Handles are the processes of a run, written to handles.json before anything depends on them.
-type Handles struct {
-	Supervisor proc.Handle `json:"supervisor"`
-	VMM        proc.Handle `json:"vmm,omitzero"`
-	Attempt    int         `json:"attempt,omitempty"` // which boot the VMM is
-	Ready      bool        `json:"ready,omitempty"`   // its guest has been ready
 }

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"unicode"
 
-	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/machine"
+	"banger/internal/statedir"
 )
 
 // Limits of what a record tells, in bytes; of the console's end also in lines.
@@ -32,19 +31,12 @@ func writeJSON(path string, v any) error {
 }
 
 // readHandles gives what another supervisor of this run recorded; nothing is no error.
-func readHandles(path string) (machine.Handles, error) {
-	var handles machine.Handles
-	text, err := os.ReadFile(path)
+func readHandles(dir statedir.VMDir) (machine.Handles, error) {
+	handles, err := machine.ReadHandles(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return handles, nil
 	}
-	if err != nil {
-		return handles, err
-	}
-	if err := json.Unmarshal(text, &handles); err != nil {
-		return handles, fmt.Errorf("%w: %s: %w", banger.ErrCorrupt, path, err)
-	}
-	return handles, nil
+	return handles, err
 }
 
 // panicMark is in the line by which a kernel says that it gives up; a trace of any length may follow.

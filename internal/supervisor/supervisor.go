@@ -161,7 +161,7 @@ func (r *run) prepare() (err error) {
 	r.network.listenAs(r.Machine.Peers, r.Machine.Name)
 	r.link = newLink(r.dir.GuestSocket(), r.keys)
 	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.streaming, r.Log)
-	if r.handles, err = readHandles(r.dir.Handles()); err != nil {
+	if r.handles, err = readHandles(r.dir); err != nil {
 		return err
 	}
 	if r.handles.Supervisor, err = proc.Self(); err != nil {
@@ -171,7 +171,7 @@ func (r *run) prepare() (err error) {
 	if r.Machine.Boot == banger.BootSystem {
 		r.status.Init = machine.InitStarting
 	}
-	return writeJSON(r.dir.Handles(), r.handles)
+	return machine.WriteHandles(r.dir, r.handles)
 }
 
 // live starts the VMM, again when that is worth a try, and returns when the last one has ended.
@@ -251,7 +251,7 @@ func (r *run) recordVMM(h proc.Handle) error {
 	r.handles.VMM, r.handles.Ready = h, false
 	handles := r.handles
 	r.mu.Unlock()
-	return writeJSON(r.dir.Handles(), handles)
+	return machine.WriteHandles(r.dir, handles)
 }
 
 // failed is the end of a run whose VMM did not start.
@@ -341,7 +341,7 @@ func (r *run) recordReady() {
 	r.handles.Ready = true
 	handles := r.handles
 	r.mu.Unlock()
-	if err := writeJSON(r.dir.Handles(), handles); err != nil {
+	if err := machine.WriteHandles(r.dir, handles); err != nil {
 		r.Log.Warn("record that the guest is ready", "err", err)
 	}
 }

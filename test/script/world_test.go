@@ -379,6 +379,8 @@ func (m machines) Handles(id banger.VMID) (h machine.Handles, supervisor, vmm bo
 	return h, alive, alive, nil
 }
 
+func (m machines) Damage(banger.VMID) error { return nil }
+
 func (m machines) ExitRecord(id banger.VMID) (*banger.Exit, error) {
 	r, err := m.get(id)
 	if err != nil || r.status().Exit == nil {
