@@ -29,6 +29,13 @@ type SSHConfig struct {
 	mu     sync.Mutex
 	synced uint64 // the changes that the file tells of
 	last   string // what the file holds
+	hosts  map[banger.VMID]sshHost
+}
+
+// sshHost is what the file says of one VM.
+type sshHost struct {
+	name, user, accel string // what it says that by
+	text              string
 }
 
 // Update changes a record.
@@ -64,7 +71,7 @@ func (s *SSHConfig) Sync(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx) // the record has changed, whoever waits for that
 	vms, err := s.List(ctx)
 	if err == nil {
-		text := sshConfig(s.Dir, s.Program, vms, s.User)
+		text := s.config(vms)
 		if text == s.last {
 			return
 		}
@@ -116,28 +123,51 @@ const (
 // sshUser matches the users that ssh takes.
 var sshUser = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:-]*$`)
 
-// sshConfig gives the text for VMs that have their keys already.
-func sshConfig(dir statedir.Dir, program string, vms []banger.VM, userOf func(banger.VM) string) string {
+// config gives the text for VMs that have their keys already. With many VMs it is what most of their creations would spend their time
+// with: only what has changed of a VM is written anew, and an image is asked once for its user.
+func (s *SSHConfig) config(vms []banger.VM) string {
+	type account struct{ image, user string }
+	users := map[account]string{}
+	hosts := make(map[banger.VMID]sshHost, len(vms))
 	var b strings.Builder
+	b.Grow(len(s.last) + 1<<10)
 	b.WriteString(sshConfigHead)
 	for _, vm := range vms {
-		home := dir.VM(vm.ID)
-		if _, err := os.Stat(home.KnownHosts()); err != nil || banger.ValidateVMName(vm.Spec.Name) != nil {
-			continue
+		asked := account{vm.ImageKey, vm.Spec.User}
+		user, known := users[asked]
+		if !known {
+			user = s.User(vm)
+			users[asked] = user
 		}
-		ciphers := ciphersKVM
-		if vm.Accel == "tcg" {
-			ciphers = ciphersEmulated
+		host := s.hosts[vm.ID]
+		if host.name != vm.Spec.Name || host.user != user || host.accel != vm.Accel {
+			home := s.Dir.VM(vm.ID)
+			if _, err := os.Stat(home.KnownHosts()); err != nil || banger.ValidateVMName(vm.Spec.Name) != nil {
+				continue
+			}
+			host = sshHost{vm.Spec.Name, user, vm.Accel, hostText(home, vm, user)}
 		}
-		fmt.Fprintf(&b, "Host %s.vm\n", vm.Spec.Name)
-		if user := userOf(vm); sshUser.MatchString(user) {
-			fmt.Fprintf(&b, "    User %s\n", user)
-		}
-		fmt.Fprintf(&b, "    HostKeyAlias %s\n    UserKnownHostsFile %s\n    IdentityFile %s\n    Ciphers %s\n",
-			vm.ID, sshPath(home.KnownHosts()), sshPath(home.UserKey()), ciphers)
+		hosts[vm.ID] = host
+		b.WriteString(host.text)
 	}
-	proxy := fmt.Sprintf("env BANGER_STATE_DIR=%s %s ssh-proxy %%h", shellQuote(dir.Root), shellQuote(program))
+	s.hosts = hosts
+	proxy := fmt.Sprintf("env BANGER_STATE_DIR=%s %s ssh-proxy %%h", shellQuote(s.Dir.Root), shellQuote(s.Program))
 	fmt.Fprintf(&b, sshConfigTail, proxy)
+	return b.String()
+}
+
+func hostText(home statedir.VMDir, vm banger.VM, user string) string {
+	var b strings.Builder
+	ciphers := ciphersKVM
+	if vm.Accel == "tcg" {
+		ciphers = ciphersEmulated
+	}
+	fmt.Fprintf(&b, "Host %s.vm\n", vm.Spec.Name)
+	if sshUser.MatchString(user) {
+		fmt.Fprintf(&b, "    User %s\n", user)
+	}
+	fmt.Fprintf(&b, "    HostKeyAlias %s\n    UserKnownHostsFile %s\n    IdentityFile %s\n    Ciphers %s\n",
+		vm.ID, sshPath(home.KnownHosts()), sshPath(home.UserKey()), ciphers)
 	return b.String()
 }
 

@@ -27,7 +27,8 @@ func TestSSHConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text := sshConfig(dir, "/opt/it's/banger", []banger.VM{vm, other, unmade, hostile}, func(vm banger.VM) string { return vm.Spec.User })
+	config := &SSHConfig{Dir: dir, Program: "/opt/it's/banger", User: func(vm banger.VM) string { return vm.Spec.User }}
+	text := config.config([]banger.VM{vm, other, unmade, hostile})
 	if err := os.WriteFile(dir.SSHConfig(), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -51,5 +52,41 @@ func TestSSHConfig(t *testing.T) {
 				t.Errorf("ssh -G %s lacks %q:\n%s", tc.host, want, out)
 			}
 		}
+	}
+}
+
+// What is kept of an earlier text does not outlive a change: the text is always that which would be written from nothing.
+func TestSSHConfigFollowsChanges(t *testing.T) {
+	dir := statedir.Dir{Root: t.TempDir()}
+	user := func(vm banger.VM) string { return vm.ImageKey + vm.Spec.User }
+	kept := &SSHConfig{Dir: dir, Program: "/banger", User: user}
+	vms := []banger.VM{{ID: "000000000001", Spec: banger.VMSpec{Name: "a"}}, {ID: "000000000002", Spec: banger.VMSpec{Name: "b"}}}
+	if err := os.MkdirAll(dir.VM(vms[0].ID).Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir.VM(vms[1].ID).Path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, change := range []func(){
+		func() {},
+		func() { os.WriteFile(dir.VM(vms[0].ID).KnownHosts(), nil, 0o600) },
+		func() { os.WriteFile(dir.VM(vms[1].ID).KnownHosts(), nil, 0o600) },
+		func() { vms[0].Spec.Name = "renamed" },
+		func() { vms[0].Accel = "tcg" },
+		func() { vms[1].ImageKey = "image" },
+		func() { vms[1].Spec.User = "me" },
+		func() { vms[0].Spec.Name, vms[1].Spec.Name = "b", "renamed" },
+		func() { vms = vms[1:] },
+	} {
+		change()
+		got, want := kept.config(vms), (&SSHConfig{Dir: dir, Program: "/banger", User: user}).config(vms)
+		if got != want {
+			t.Errorf("after %d changes:\n%s\nwant\n%s", len(seen), got, want)
+		}
+		seen[got] = true
+	}
+	if len(seen) != 9 {
+		t.Errorf("%d different texts after 9 changes", len(seen))
 	}
 }
