@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/machine"
+	"banger/internal/proc"
 )
 
 // awaitStreams asks until the streams are so: a command's end is told to its client before it is counted.
@@ -75,7 +76,11 @@ func TestStats(t *testing.T) {
 func TestStatsWithoutVMM(t *testing.T) {
 	w := newWorld(t, agent)
 	r := &run{Config: Config{Machine: w.cfg}, dir: w.dir}
-	if err := os.WriteFile(w.dir.Handles(), []byte("{}"), 0o600); err != nil {
+	self, err := proc.HandleOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := machine.WriteHandles(w.dir, machine.Handles{Supervisor: self}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.prepare(); err != nil {
