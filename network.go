@@ -323,6 +323,13 @@ func without(list []NetRule, rule NetRule) []NetRule {
 	return slices.DeleteFunc(list, func(r NetRule) bool { return r == rule })
 }
 
+// NetTraffic is what has gone through a VM's network card in connections that its policy allows, and in those of other VMs into it:
+// bytes of payload, without headers. Name lookups, address assignment and the like are not in it.
+type NetTraffic struct {
+	SentBytes     int64 `json:"sent_bytes"` // by the guest
+	ReceivedBytes int64 `json:"received_bytes"`
+}
+
 // NetEvent is one line of a VM's network log.
 type NetEvent struct {
 	Time     time.Time     `json:"time"`

@@ -22,18 +22,19 @@ type Stats struct {
 
 // VMStats is what one VM uses. What is not known is absent.
 type VMStats struct {
-	ID                 banger.VMID    `json:"id"`
-	Name               string         `json:"name"`
-	State              banger.VMState `json:"state"`
-	Uptime             time.Duration  `json:"uptime_ns,omitempty"` // since the guest was ready
-	VCPU               int            `json:"vcpu"`
-	MemoryMiB          int            `json:"memory_mib"`            // configured
-	VMM                *proc.Usage    `json:"vmm,omitempty"`         // what the guest gives back, this no longer has
-	Machine            *proc.Usage    `json:"machine,omitempty"`     // of banger-machine
-	CPUPercent         *float64       `json:"cpu_percent,omitempty"` // of one processor, by the VMM: set by Since
-	Streams            *int           `json:"streams,omitempty"`     // commands and connections into the guest that are open
-	DiskBytes          int64          `json:"disk_bytes,omitempty"`
-	DiskAllocatedBytes int64          `json:"disk_allocated_bytes,omitempty"` // what the disk takes up on the host
+	ID                 banger.VMID        `json:"id"`
+	Name               string             `json:"name"`
+	State              banger.VMState     `json:"state"`
+	Uptime             time.Duration      `json:"uptime_ns,omitempty"` // since the guest was ready
+	VCPU               int                `json:"vcpu"`
+	MemoryMiB          int                `json:"memory_mib"`            // configured
+	VMM                *proc.Usage        `json:"vmm,omitempty"`         // what the guest gives back, this no longer has
+	Machine            *proc.Usage        `json:"machine,omitempty"`     // of banger-machine
+	CPUPercent         *float64           `json:"cpu_percent,omitempty"` // of one processor, by the VMM: set by Since
+	Net                *banger.NetTraffic `json:"net,omitempty"`         // since banger-machine started
+	Streams            *int               `json:"streams,omitempty"`     // commands and connections into the guest that are open
+	DiskBytes          int64              `json:"disk_bytes,omitempty"`
+	DiskAllocatedBytes int64              `json:"disk_allocated_bytes,omitempty"` // what the disk takes up on the host
 }
 
 // Since sets the share of a processor that each VM has used since before.

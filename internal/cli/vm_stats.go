@@ -26,8 +26,9 @@ func (a *app) vmStats() *cobra.Command {
 		Use: "stats [flags] [VM...]", Short: "show what VMs use", Args: cobra.ArbitraryArgs,
 		Long: `Without a name, of all that run. CPU is what the VM's process has used of one processor during the interval: 200% are two. MEMORY is
 what that process has in memory and what the VM may have; a guest gives back what it does not need. SUPERVISOR is the memory of the
-process beside it. DISK is what the VM's disk takes up on this computer and how large the guest sees it. STREAMS are the commands
-and connections into the VM.
+process beside it. DISK is what the VM's disk takes up on this computer and how large the guest sees it. NET is what the
+guest has received and sent in connections over its network card since the process beside it started. STREAMS are the commands and
+connections into the VM, which do not go over that card: published ports too.
 
 On a terminal --watch draws anew at each interval; elsewhere it writes one line for each VM, and with --json one object.`,
 		Example:           "  banger vm stats\n  banger vm stats --watch devbox webbox\n  banger vm stats --json --interval 5s",
@@ -121,9 +122,9 @@ func (a *app) statsView(watch bool) func(api.Stats) error {
 
 // statsRows are the columns; what is not known is "-".
 func statsRows(stats api.Stats) [][]string {
-	rows := [][]string{{"NAME", "STATE", "CPU", "CPU TIME", "MEMORY", "SUPERVISOR", "DISK", "STREAMS", "UPTIME"}}
+	rows := [][]string{{"NAME", "STATE", "CPU", "CPU TIME", "MEMORY", "SUPERVISOR", "DISK", "NET IN / OUT", "STREAMS", "UPTIME"}}
 	for _, vm := range stats.VMs {
-		percent, cpu, memory, machine, streams, uptime := "-", "-", "-", "-", "-", "-"
+		percent, cpu, memory, machine, traffic, streams, uptime := "-", "-", "-", "-", "-", "-", "-"
 		if vm.CPUPercent != nil {
 			percent = fmt.Sprintf("%.1f%%", *vm.CPUPercent)
 		}
@@ -133,6 +134,9 @@ func statsRows(stats api.Stats) [][]string {
 		if vm.Machine != nil {
 			machine = banger.FormatSize(vm.Machine.ResidentBytes)
 		}
+		if vm.Net != nil {
+			traffic = banger.FormatSize(vm.Net.ReceivedBytes) + " / " + banger.FormatSize(vm.Net.SentBytes)
+		}
 		if vm.Streams != nil {
 			streams = strconv.Itoa(*vm.Streams)
 		}
@@ -140,7 +144,7 @@ func statsRows(stats api.Stats) [][]string {
 			uptime = vm.Uptime.Truncate(time.Second).String()
 		}
 		rows = append(rows, []string{vm.Name, string(vm.State), percent, cpu, memory + " / " + banger.FormatSize(int64(vm.MemoryMiB)<<20), machine,
-			banger.FormatSize(vm.DiskAllocatedBytes) + " / " + banger.FormatSize(vm.DiskBytes), streams, uptime})
+			banger.FormatSize(vm.DiskAllocatedBytes) + " / " + banger.FormatSize(vm.DiskBytes), traffic, streams, uptime})
 	}
 	return rows
 }

@@ -289,6 +289,7 @@ func TestStopIdle(t *testing.T) {
 	type guest struct {
 		share   float64 // of a processor
 		streams machine.Streams
+		net     banger.NetTraffic // up to now
 		silent  bool // its supervisor tells nothing
 	}
 	busy := guest{share: 0.06}
@@ -318,6 +319,26 @@ func TestStopIdle(t *testing.T) {
 		{"a short command every 45 minutes", func(at time.Duration) guest {
 			return guest{streams: machine.Streams{Begun: int(at / (45 * time.Minute))}}
 		}, policy},
+		{"downloads", func(at time.Duration) guest {
+			return guest{net: banger.NetTraffic{ReceivedBytes: int64(at.Minutes() * (idleBytes + 1))}}
+		}, 0},
+		{"sends and receives", func(at time.Duration) guest {
+			n := int64(at.Minutes() * (idleBytes/2 + 1))
+			return guest{net: banger.NetTraffic{SentBytes: n, ReceivedBytes: n}}
+		}, 0},
+		{"keeps a connection alive", func(at time.Duration) guest {
+			n := int64(at.Minutes() * (idleBytes / 2))
+			return guest{net: banger.NetTraffic{SentBytes: n, ReceivedBytes: n}}
+		}, policy},
+		{"serves a page every 25 minutes", func(at time.Duration) guest {
+			return guest{net: banger.NetTraffic{SentBytes: int64(at/(25*time.Minute)) << 20}}
+		}, 0},
+		{"downloads for two hours", func(at time.Duration) guest {
+			return guest{net: banger.NetTraffic{ReceivedBytes: int64(min(at, 2*time.Hour).Minutes()) << 20}}
+		}, 2*time.Hour + policy},
+		{"its supervisor is replaced every 25 minutes", func(at time.Duration) guest {
+			return guest{net: banger.NetTraffic{SentBytes: int64(at % (25 * time.Minute) / time.Minute)}}
+		}, 0},
 		{"the supervisor does not answer", func(time.Duration) guest { return guest{silent: true} }, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -332,7 +353,7 @@ func TestStopIdle(t *testing.T) {
 					if g.silent {
 						return machine.Stats{}
 					}
-					return machine.Stats{VMM: &proc.Usage{CPU: cpu, Clock: time.Since(begun)}, Streams: g.streams}
+					return machine.Stats{VMM: &proc.Usage{CPU: cpu, Clock: time.Since(begun)}, Streams: g.streams, Net: g.net}
 				}
 				w.mustCreate("forever", true)
 				w.mustCreateAged("box", 0, policy)
@@ -438,7 +459,7 @@ func TestStopIdleIsCutOff(t *testing.T) {
 	}
 }
 
-// A command that begins while the VM is about to be stopped is not cut off.
+// A command or a download that begins while the VM is about to be stopped is not cut off.
 func TestStopIdleLooksOnceMore(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreateAged("box", 0, time.Hour)
@@ -453,6 +474,12 @@ func TestStopIdleLooksOnceMore(t *testing.T) {
 		if w.stopIdle(t.Context(), vm, last); w.get("box").State != banger.StateRunning {
 			t.Fatalf("stopped with %+v", now)
 		}
+	}
+	busy := last
+	busy.Net.ReceivedBytes = idleBytes + 1
+	uses(busy)
+	if w.stopIdle(t.Context(), vm, last); w.get("box").State != banger.StateRunning {
+		t.Fatal("stopped while it downloads")
 	}
 	uses(last)
 	changed := vm

@@ -15,10 +15,13 @@ const (
 	// idleShare is what an idle guest may use of one processor. Under emulation, where it costs most, one that only has its agent uses
 	// less than a hundredth.
 	idleShare = 0.05
+	// idleBytes is what an idle guest may receive and send between two looks: keep-alives, the time of day and an HTTPS request or two
+	// need less, a download or a page that is served more.
+	idleBytes = 16 << 10
 )
 
 // idleness watches the VMs that stop when nobody uses them. A VM is used while a command, a shell or a connection into it is open,
-// and in a minute in which one began or in which its guest worked. What is seen is not kept over the end of the daemon: then
+// and in a minute in which one began or in which its guest worked or moved data over the network. What is seen is not kept over the end of the daemon: then
 // the time begins anew.
 type idleness struct {
 	*Manager
@@ -90,7 +93,14 @@ func (i *idleness) ask(ctx context.Context, vms []banger.VM) []machine.Stats {
 
 // used tells whether a VM was used between two looks at it. What is not known counts as use.
 func used(before, now machine.Stats) bool {
-	return now.VMM == nil || before.VMM == nil || now.VMM.CPU < before.VMM.CPU || now.VMM.Share(*before.VMM) > idleShare || streamed(before, now)
+	return now.VMM == nil || before.VMM == nil || now.VMM.CPU < before.VMM.CPU || now.VMM.Share(*before.VMM) > idleShare || streamed(before, now) ||
+		moved(before, now)
+}
+
+// moved tells whether the guest received or sent more between the two than one that idles, or its supervisor has begun to count anew.
+func moved(before, now machine.Stats) bool {
+	received, sent := now.Net.ReceivedBytes-before.Net.ReceivedBytes, now.Net.SentBytes-before.Net.SentBytes
+	return received < 0 || sent < 0 || received+sent > idleBytes
 }
 
 // streamed tells whether a command or connection is open, or was between the two.
@@ -109,7 +119,7 @@ func (m *Manager) stopIdle(ctx context.Context, vm banger.VM, last machine.Stats
 	if err != nil || now.State != banger.StateRunning || now.Boots != vm.Boots || now.Spec.StopIdle != vm.Spec.StopIdle {
 		return
 	}
-	if stats, err := m.Machines.Stats(ctx, vm.ID); err != nil || streamed(last, stats) {
+	if stats, err := m.Machines.Stats(ctx, vm.ID); err != nil || streamed(last, stats) || moved(last, stats) {
 		return
 	}
 	m.active.Add(1)

@@ -75,6 +75,6 @@ func (m *Manager) measure(ctx context.Context, vm banger.VM) api.VMStats {
 		m.Log.DebugContext(ctx, "ask what a run uses", "vm", vm.ID, "err", err)
 		return stats
 	}
-	stats.VMM, stats.Machine, stats.Streams = run.VMM, &run.Machine, &run.Streams.Open
+	stats.VMM, stats.Machine, stats.Net, stats.Streams = run.VMM, &run.Machine, &run.Net, &run.Streams.Open
 	return stats
 }

@@ -23,7 +23,8 @@ func TestStats(t *testing.T) {
 	use := func(cpu, clock time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.runs[busy.ID].use = machine.Stats{VMM: &proc.Usage{CPU: cpu, ResidentBytes: 1 << 20, Clock: clock}, Streams: machine.Streams{Open: 2, Begun: 9}}
+		w.runs[busy.ID].use = machine.Stats{VMM: &proc.Usage{CPU: cpu, ResidentBytes: 1 << 20, Clock: clock}, Streams: machine.Streams{Open: 2, Begun: 9},
+			Net: banger.NetTraffic{SentBytes: 7, ReceivedBytes: 8}}
 		w.runs[lost.ID].supervisor = false
 	}
 	use(time.Second, time.Minute)
@@ -39,6 +40,7 @@ func TestStats(t *testing.T) {
 	now = now.Since(before)
 	got := now.VMs[1]
 	if got.Name != "busy" || got.State != banger.StateRunning || got.CPUPercent == nil || *got.CPUPercent != 150 || *got.Streams != 2 ||
+		got.Net == nil || *got.Net != (banger.NetTraffic{SentBytes: 7, ReceivedBytes: 8}) ||
 		got.VMM.ResidentBytes != 1<<20 || got.Machine == nil || got.MemoryMiB != busy.Spec.MemoryMiB {
 		t.Errorf("busy: %+v", got)
 	}
@@ -46,7 +48,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("busy's disk: %d bytes, %d allocated", got.DiskBytes, got.DiskAllocatedBytes)
 	}
 	for _, vm := range []int{0, 2} {
-		if got := now.VMs[vm]; got.VMM != nil || got.Machine != nil || got.Streams != nil || got.CPUPercent != nil {
+		if got := now.VMs[vm]; got.VMM != nil || got.Machine != nil || got.Streams != nil || got.Net != nil || got.CPUPercent != nil {
 			t.Errorf("nobody knows what %s uses: %+v", got.Name, got)
 		}
 	}

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 
+	"banger"
 	"banger/internal/proc"
 )
 
@@ -11,6 +12,8 @@ type Stats struct {
 	VMM     *proc.Usage `json:"vmm,omitempty"` // absent while there is none
 	Machine proc.Usage  `json:"machine"`       // of the supervisor
 	Streams Streams     `json:"streams"`
+
+	Net banger.NetTraffic `json:"net"` // since the supervisor started
 }
 
 // Streams are the clients' commands and connections into the guest.

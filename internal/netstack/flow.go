@@ -85,6 +85,8 @@ func (f *flow) cut(reason string) {
 type flows struct {
 	ended func()
 
+	sent, received atomic.Int64 // by the guest, in all of them up to now
+
 	mu       sync.Mutex
 	open     map[*flow]bool
 	tcp, udp int

@@ -141,6 +141,11 @@ func (s *Stack) Close() {
 // Flows is how many connections are carried now.
 func (s *Stack) Flows() int { return s.flows.count() }
 
+// Traffic is what has been carried since New.
+func (s *Stack) Traffic() banger.NetTraffic {
+	return banger.NetTraffic{SentBytes: s.flows.sent.Load(), ReceivedBytes: s.flows.received.Load()}
+}
+
 // SetPolicy changes the policy. Flows that it does not allow end.
 func (s *Stack) SetPolicy(p banger.NetPolicy) {
 	policy := egress.Policy{NetPolicy: p}
@@ -162,7 +167,7 @@ func (s *Stack) verdict(p *egress.Policy, t target) egress.Verdict {
 }
 
 // DialGuest connects to a port of the guest, as from the gateway.
-func (s *Stack) DialGuest(ctx context.Context, port uint16) (*gonet.TCPConn, error) {
+func (s *Stack) DialGuest(ctx context.Context, port uint16) (*GuestConn, error) {
 	ip, err := s.started()
 	if err != nil {
 		return nil, err
@@ -171,7 +176,25 @@ func (s *Stack) DialGuest(ctx context.Context, port uint16) (*gonet.TCPConn, err
 	if err != nil {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to the guest", Subject: fmt.Sprintf("port %d", port), Err: err}
 	}
-	return conn, nil
+	return &GuestConn{TCPConn: conn, flows: &s.flows}, nil
+}
+
+// GuestConn is a connection into the guest; what goes through it is counted.
+type GuestConn struct {
+	*gonet.TCPConn
+	flows *flows
+}
+
+func (c *GuestConn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	c.flows.sent.Add(int64(n))
+	return n, err
+}
+
+func (c *GuestConn) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	c.flows.received.Add(int64(n))
+	return n, err
 }
 
 var errNoCard = &banger.Error{Kind: banger.ErrUnavailable, Op: "use the network", Err: errors.New("the VM has no network card connected")}

@@ -218,6 +218,46 @@ func TestHelloIsChecked(t *testing.T) {
 	}
 }
 
+// Traffic is what was carried: not what nobody let through, nor what the gateway itself answers.
+func TestTraffic(t *testing.T) {
+	g := newGuest(t, "allow=www.example.test,"+originAddr)
+	want := func(what string, sent, received int64) {
+		t.Helper()
+		g.eventually(what+" is counted", func() bool { return g.net.Traffic() == banger.NetTraffic{SentBytes: sent, ReceivedBytes: received} })
+	}
+	g.lookup("www.example.test", dns.TypeA)
+	g.refused(originAddr6, portEcho)
+	io.WriteString(g.mustDial("www.example.test", portEcho), string(clientHello(t, &tls.Config{InsecureSkipVerify: true})))
+	g.await(banger.NetDenied, "www.example.test:7")
+	g.noFlows()
+	if got := g.net.Traffic(); got != (banger.NetTraffic{}) {
+		t.Errorf("before anything is carried: %+v", got)
+	}
+	hello := string(clientHello(t, &tls.Config{ServerName: "www.example.test"}))
+	echoes(t, g.mustDial("www.example.test", portEcho), hello)
+	n := int64(len(hello))
+	want("a checked connection", n, n)
+	echoes(t, g.udp(originAddr, portEcho), "hello")
+	want("a datagram", n+5, n+5)
+	l := g.listen(8000)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			io.WriteString(conn, "from the guest")
+			conn.Close()
+		}
+	}()
+	conn, err := g.net.DialGuest(t.Context(), 8000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if text, err := io.ReadAll(conn); err != nil || string(text) != "from the guest" {
+		t.Errorf("%q, %v", text, err)
+	}
+	io.WriteString(conn, "in")
+	want("a connection into the guest", n+5+14, n+5+2)
+}
+
 func clientHello(t *testing.T, cfg *tls.Config) []byte {
 	t.Helper()
 	client, server := net.Pipe()

@@ -171,6 +171,11 @@ func abort(conn net.Conn) {
 func (s *Stack) copyOut(f *flow, guest *guestEnd, host net.Conn) error {
 	check := s.helloCheck(f)
 	var held []byte
+	send := func(b []byte) error {
+		n, err := host.Write(b)
+		s.flows.sent.Add(int64(n))
+		return err
+	}
 	return guest.read(f.takeChunk, func(b []byte) error {
 		f.sent.Add(int64(len(b)))
 		if check != nil {
@@ -184,10 +189,9 @@ func (s *Stack) copyOut(f *flow, guest *guestEnd, host net.Conn) error {
 			}
 			b, held, check = held, nil, nil
 		}
-		_, err := host.Write(b)
-		return err
+		return send(b)
 	}, func() error {
-		if _, err := host.Write(held); err != nil { // what is too short for a hello asks for nothing
+		if err := send(held); err != nil { // what is too short for a hello asks for nothing
 			return err
 		}
 		return closeWrite(host)
@@ -239,6 +243,7 @@ func (s *Stack) copyIn(f *flow, guest *guestEnd, host net.Conn) error {
 		b, err := readWhenReady(host, f.takeChunk)
 		if len(b) > 0 {
 			f.received.Add(int64(len(b)))
+			s.flows.received.Add(int64(len(b)))
 			writeErr := guest.write(b)
 			putChunk(b)
 			if writeErr != nil {

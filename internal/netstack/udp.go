@@ -96,7 +96,8 @@ func (s *Stack) datagramsOut(f *flow, guest *guestEnd, conn net.Conn, idle *idle
 		default:
 			f.sent.Add(int64(len(b)))
 			idle.touch(false)
-			_, _ = conn.Write(b) // lost, as datagrams may be; a refusal shows when reading
+			n, _ := conn.Write(b) // lost, as datagrams may be; a refusal shows when reading
+			s.flows.sent.Add(int64(n))
 		}
 		putChunk(chunk)
 		switch err.(type) {
@@ -136,6 +137,7 @@ func (s *Stack) datagramsIn(f *flow, guest *guestEnd, conn *net.UDPConn, idle *i
 			return
 		}
 		f.received.Add(int64(n))
+		s.flows.received.Add(int64(n))
 		idle.touch(true)
 		_, writeErr := guest.ep.Write(bytes.NewReader(chunk[:n]), tcpip.WriteOptions{})
 		putChunk(chunk)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"banger"
 	"banger/internal/machine"
 	"banger/internal/netstack"
+	"banger/internal/testenv"
 )
 
 // arpRequest asks for the gateway: the first frame of a guest that uses its network.
@@ -26,8 +28,13 @@ func arpRequest() []byte {
 
 // dnsQuery is a frame of a guest that asks its resolver for x.example.
 func dnsQuery() []byte {
-	query := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x07example\x00\x00\x01\x00\x01")
-	udp := append([]byte{0x10, 0, 0, 53, 0, byte(8 + len(query)), 0, 0}, query...)
+	return datagram(53, "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x07example\x00\x00\x01\x00\x01")
+}
+
+// datagram is a frame of a guest that sends text to a port of the gateway.
+func datagram(port uint16, text string) []byte {
+	udp := append(binary.BigEndian.AppendUint16([]byte{0x10, 0}, port), 0, byte(8+len(text)), 0, 0)
+	udp = append(udp, text...)
 	ip := []byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 64, 17, 0, 0}
 	ip = append(append(ip, netstack.Guest4.Addr().AsSlice()...), netstack.Gateway4.AsSlice()...)
 	sum := uint32(0)
@@ -94,6 +101,51 @@ func TestNetwork(t *testing.T) {
 	if err := w.client.NetLog(t.Context(), false, func(banger.NetEvent) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("the log of a run that has ended: %v, want one event at least", err)
 	}
+}
+
+// What a guest sends and receives is counted ; the supervisor's statistics tell.
+func TestNetworkTraffic(t *testing.T) {
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			server.WriteTo(append([]byte("got "), b[:n]...), from)
+		}
+	}()
+	port := server.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	w := newWorld(t, agent)
+	if w.cfg.Net, err = banger.ParseNetPolicy(fmt.Sprintf("allow=host:%d", port)); err != nil {
+		t.Fatal(err)
+	}
+	done := w.start(t.Context())
+	w.ready()
+	<-w.identified
+	card := w.guest(0).Network()
+	exchange(t, card, arpRequest())
+	go drainCard(card)
+	w.awaitTraffic(banger.NetTraffic{})
+	card.Write(dnsQuery())
+	card.Write(datagram(port, "hello"))
+	w.awaitTraffic(banger.NetTraffic{SentBytes: 5, ReceivedBytes: 9})
+	w.client.Shutdown(t.Context(), 0)
+	w.finish(done)
+}
+
+// awaitTraffic asks until so much has been carried.
+func (w *world) awaitTraffic(want banger.NetTraffic) {
+	w.t.Helper()
+	testenv.WaitFor(w.t, patience, fmt.Sprintf("traffic of %+v", want), func() bool {
+		stats, err := w.client.Stats(w.t.Context())
+		return err == nil && stats.Net == want
+	})
 }
 
 // A supervisor that takes over serves the same card anew.

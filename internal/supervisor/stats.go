@@ -27,6 +27,7 @@ func (r *run) stats() (stats machine.Stats, err error) {
 	handles := r.handles
 	stats.Streams = r.streams
 	r.mu.Unlock()
+	stats.Net = r.network.stack.Traffic()
 	if stats.Machine, err = handles.Supervisor.Usage(); err != nil {
 		return stats, err
 	}

@@ -319,7 +319,7 @@ func (m machines) Stats(_ context.Context, id banger.VMID) (machine.Stats, error
 	}
 	clock := time.Since(m.opened)
 	return machine.Stats{VMM: &proc.Usage{CPU: clock / 2, ResidentBytes: 300 << 20, Clock: clock}, Machine: proc.Usage{ResidentBytes: 9 << 20, Clock: clock},
-		Streams: machine.Streams{Open: 3, Begun: 5}}, nil
+		Streams: machine.Streams{Open: 3, Begun: 5}, Net: banger.NetTraffic{SentBytes: 1536, ReceivedBytes: 7 << 20}}, nil
 }
 
 func (m machines) Shutdown(_ context.Context, id banger.VMID, timeout time.Duration) (banger.Exit, error) {
