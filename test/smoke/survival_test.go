@@ -253,3 +253,44 @@ func TestVMMKilledWithoutSupervisor(t *testing.T) {
 		t.Errorf("the guest has %q", got)
 	}
 }
+
+// A damaged record of a VM's processes costs nothing: a running VM is taken over still, and one that is stopped says so and starts.
+func TestDamagedHandles(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
+	w := testenv.NewWorld(t)
+	w.Must("vm", "run", "--name", "x", "--", "sh", "-c", "echo kept > /run/kept")
+	before := showVM(w, "x")
+	handles := statedir.VMDir{Path: before.Dir}.Handles()
+	damage := func() {
+		if err := os.WriteFile(handles, []byte(`{"supervisor":`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage()
+	for _, pid := range []int{w.DaemonPID(), before.PIDs["banger-machine"]} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got testenv.Result
+	testenv.WaitFor(t, 5*time.Minute, "the guest to be taken over", func() bool {
+		got = w.Run("vm", "exec", "x", "--", "cat", "/run/kept")
+		return got.Status == 0
+	})
+	if got.Stdout != "kept\n" {
+		t.Errorf("the guest that was taken over has %q", got.Stdout)
+	}
+	if after := showVM(w, "x"); after.PIDs["vmm"] != before.PIDs["vmm"] {
+		t.Errorf("the VMM was %d, is %d", before.PIDs["vmm"], after.PIDs["vmm"])
+	}
+	w.Must("vm", "stop", "x")
+	w.Must("daemon", "stop")
+	damage()
+	if vm := showVM(w, "x"); vm.State != banger.StateError || !strings.Contains(vm.Last, "handles.json") {
+		t.Errorf("with a damaged record it is %s: %s", vm.State, vm.Last)
+	}
+	w.Must("vm", "start", "x")
+	damage()
+	w.Must("vm", "delete", "--force", "x")
+	wantNothingLeft(t, w)
+}
