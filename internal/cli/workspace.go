@@ -232,11 +232,12 @@ func (a *app) prepareOne(ctx context.Context, vm api.VMDetail, p planned) error 
 		return err
 	}
 	defer ship.Close()
-	record, err := ship.Send(ctx, a.guest(vm), p.dest, sizes(show, "workspace", "sending "+p.Repo.Root))
+	keep := func(record workspace.Record) error { return a.setWorkspace(ctx, vm, record) }
+	record, err := ship.Send(ctx, a.guest(vm), p.dest, keep, sizes(show, "workspace", "sending "+p.Repo.Root))
 	if err != nil {
 		return err
 	}
-	if err := a.setWorkspace(ctx, vm, record); err != nil {
+	if err := keep(record); err != nil {
 		return err
 	}
 	done()

@@ -57,6 +57,9 @@ func (a *app) fetch(ctx context.Context, ref, guestPath string, untracked int64)
 		return nil, err
 	}
 	f.Copy, err = workspace.Fetch(ctx, guest, ws.GuestPath, os.TempDir(), origin)
+	if errors.Is(err, banger.ErrNotFound) {
+		err = &banger.Error{Op: "vm", Subject: vm.Spec.Name, Err: err, Hint: "bring it again: banger workspace prepare " + vm.Spec.Name + " " + ws.HostPath}
+	}
 	return f, err
 }
 

@@ -45,7 +45,7 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 		return true, err
 	}
 	defer u.Close()
-	if err := u.Begun().Write(statedir.VMDir{Path: vm.Dir}.Workspace(p.dest)); err != nil {
+	if err := a.setWorkspace(ctx, vm, u.Begun()); err != nil {
 		return true, err
 	}
 	record, err = u.Send(ctx, guest, sizes(show, "workspace", "sending "+p.Repo.Root))
@@ -137,8 +137,7 @@ func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPa
 	if ws.Directory {
 		return filesOnly(ws, "it has no commits", "banger workspace prepare "+vm.Spec.Name)
 	}
-	path := statedir.VMDir{Path: vm.Dir}.Workspace(ws.GuestPath)
-	record, err := workspace.ReadRecord(path)
+	record, err := workspace.ReadRecord(statedir.VMDir{Path: vm.Dir}.Workspace(ws.GuestPath))
 	if err != nil {
 		return err
 	}
@@ -155,7 +154,7 @@ func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPa
 		return err
 	}
 	defer u.Close()
-	if err := u.Begun().Write(path); err != nil {
+	if err := a.setWorkspace(ctx, vm, u.Begun()); err != nil {
 		return err
 	}
 	record, err = u.Send(ctx, guest, sizes(show, "workspace", "sending "+repo.Root))

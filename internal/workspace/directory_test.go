@@ -67,7 +67,7 @@ func sendDirectory(t *testing.T, p Plan) Record {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	record, err := s.Send(t.Context(), bringing(t), filepath.Join(t.TempDir(), "guest"), nil)
+	record, err := s.Send(t.Context(), bringing(t), filepath.Join(t.TempDir(), "guest"), forgotten, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func TestFullCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	clone, err := s.Send(t.Context(), bringing(t), filepath.Join(t.TempDir(), "clone"), nil)
+	clone, err := s.Send(t.Context(), bringing(t), filepath.Join(t.TempDir(), "clone"), forgotten, nil)
 	if err != nil || !clone.Readonly {
 		t.Fatalf("%+v, %v", clone.Workspace, err)
 	}

@@ -22,7 +22,7 @@ func (p Plan) branch() string {
 }
 
 // gitDir yields the .git directory: made anew, with nothing of the host's but objects, the patterns of info/exclude, and what the
-// repository's address and its user are called. Its index is sent when the files are in the guest.
+// repository's address and its user are called. Of the files its index knows the content alone.
 func (s *Shipment) gitDir() tree.Source {
 	return func(yield func(tree.Entry, error) bool) {
 		send := func(name string, mode uint32, text string) bool {
@@ -43,7 +43,12 @@ func (s *Shipment) gitDir() tree.Source {
 		if len(s.pack.shallow) > 0 && !send("shallow", 0o644, strings.Join(s.pack.shallow, "\n")+"\n") {
 			return
 		}
-		_ = send("config", 0o644, s.config()) && send("info/exclude", 0o644, s.excluded()) && send("packed-refs", 0o644, s.packedRefs()) && send("HEAD", 0o644, s.head())
+		index, err := s.Index(nil)
+		if err != nil {
+			yield(tree.Entry{}, err)
+			return
+		}
+		_ = send("index", 0o644, string(index)) && send("config", 0o644, s.config()) && send("info/exclude", 0o644, s.excluded()) && send("packed-refs", 0o644, s.packedRefs()) && send("HEAD", 0o644, s.head())
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 )
 
 // Send puts a shipment into a running guest as the directory dest, which must not be there or be empty: all of it, or nothing.
-// sent is told of the bytes of files. It gives the record for the host. Errors: ErrConflict when something is there.
-func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, sent func(bytes int64)) (Record, error) {
+// begin keeps the record of what comes: it is called when all has been sent and nothing of it is at its place yet, and an error of it is the
+// end of the sending. sent is told of the bytes of files. What is returned is the record once all is there, with what the guest says of
+// its files. Errors: ErrConflict when something is there.
+func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, begin func(Record) error, sent func(bytes int64)) (Record, error) {
 	there, err := s.occupied(ctx, guest, dest)
 	if err != nil {
 		return Record{}, err
@@ -25,7 +27,12 @@ func (s *Shipment) Send(ctx context.Context, guest Guest, dest string, sent func
 	} else {
 		src = tree.Under(path.Base(dest), src)
 	}
-	if err := guest.Bring(ctx, put, src); err != nil {
+	last := func(yield func(tree.Entry, error) bool) {
+		if err := begin(s.record(dest)); err != nil {
+			yield(tree.Entry{}, err)
+		}
+	}
+	if err := guest.Bring(ctx, put, tree.Concat(src, last)); err != nil {
 		return Record{}, &banger.Error{Op: "send to", Subject: dest, Err: err}
 	}
 	record := s.record(dest)
@@ -82,7 +89,7 @@ func counted(src tree.Source, sent func(int64)) tree.Source {
 	})
 }
 
-// sendIndexes sends what git remembers of the files, now that they are in the guest.
+// sendIndexes sends what git remembers of the files, now that they are in the guest, in place of the indexes that came with them.
 func (s *Shipment) sendIndexes(ctx context.Context, guest Guest, root string) error {
 	stats := map[string]stat{}
 	for node, err := range guest.walk(ctx, root, ".git") {
