@@ -130,6 +130,7 @@ func (a *app) showPulled(f *fetched, done pulled, flags pullFlags) error {
 	} else if id := done.Refs[refNamed(done.Refs, "/worktree")]; id != "" && !flags.apply {
 		a.notice("what was not committed: git stash apply %.12s", id)
 	}
+	a.showOthers(f)
 	for _, notice := range done.Notices {
 		a.notice("%s", notice)
 	}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -128,13 +131,23 @@ func (a *app) showStatus(f *fetched, s workspace.Status) error {
 	if clean {
 		fmt.Fprintln(a.Out, "no file has changed since it went in")
 	}
-	for _, nested := range s.Nested {
-		a.notice("%s is a repository of its own, not looked at", nested)
-	}
+	a.showOthers(f)
 	for _, notice := range s.Notices {
 		a.notice("%s", notice)
 	}
 	return nil
+}
+
+// showOthers names the repositories that are not part of what is shown.
+func (a *app) showOthers(f *fetched) {
+	for _, name := range f.Nested {
+		a.notice("%s is a repository of its own, not part of this; it is kept when the VM is deleted, and now copied by: banger vm cp %s:%s .", name, f.vm.Spec.Name, path.Join(f.ws.GuestPath, name))
+	}
+	for _, dir := range f.Linked {
+		if name, inside := strings.CutPrefix(dir, f.ws.GuestPath+"/"); !inside || !slices.Contains(f.Nested, name) {
+			a.notice("%s is another work tree of it: its branch is part of this, its changes are not; they are kept when the VM is deleted", dir)
+		}
+	}
 }
 
 func count(n int, one, many string) string {

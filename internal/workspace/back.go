@@ -29,13 +29,14 @@ type Status struct {
 	Branches []string `json:"branches"`
 	Stashes  int      `json:"stashes"`
 	Changes
-	Nested  []string `json:"nested,omitempty"`
+	Nested  []string `json:"nested,omitempty"` // repositories of their own below the root
+	Linked  []string `json:"linked,omitempty"` // other work trees, as paths of the guest
 	Notices []string `json:"notices,omitempty"`
 }
 
 // Status sums up.
 func (c *Copy) Status(ctx context.Context) (Status, error) {
-	s := Status{Branch: c.refs.branch, Head: c.refs.head, Base: c.origin.Base, Branches: []string{}, Stashes: len(c.refs.stashes), Changes: c.Changes, Nested: c.Nested, Notices: c.Notices}
+	s := Status{Branch: c.refs.branch, Head: c.refs.head, Base: c.origin.Base, Branches: []string{}, Stashes: len(c.refs.stashes), Changes: c.Changes, Nested: c.Nested, Linked: c.Linked, Notices: c.Notices}
 	for _, name := range slices.Sorted(maps.Keys(c.refs.byName)) {
 		if branch, ok := strings.CutPrefix(name, "heads/"); ok {
 			s.Branches = append(s.Branches, branch)

@@ -121,6 +121,9 @@ func (c *Copy) init(ctx context.Context, origin Origin) error {
 		return err
 	}
 	common, objects, _ := strings.Cut(text, "\n")
+	if err := checkVersion(common); err != nil {
+		return err
+	}
 	host := Repo{CommonDir: common}
 	if err := host.readShallow(); err != nil {
 		return err

@@ -480,3 +480,26 @@ func TestFetchWhileGitRepacks(t *testing.T) {
 		t.Errorf("HEAD = %s, want %s", got, want)
 	}
 }
+
+// An old git repeats the options that it does not know.
+func TestOldGit(t *testing.T) {
+	host := newRepo(t)
+	commit(t, host, "c")
+	guest, record := sent(t, host, Options{})
+	git, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	writeFile(t, filepath.Join(bin, "git"), "#!/bin/sh\nfor arg; do [ \"$arg\" != --path-format=absolute ] || { echo $arg; echo .git; exit 0; }; done\nexec "+git+" \"$@\"\n")
+	if err := os.Chmod(filepath.Join(bin, "git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	if _, err := Inspect(t.Context(), host); !errors.Is(err, banger.ErrUnsupported) || !strings.Contains(err.Error(), "2.31") {
+		t.Errorf("Inspect() = %v", err)
+	}
+	if _, err := Fetch(t.Context(), local(nil), guest, t.TempDir(), record.Origin()); !errors.Is(err, banger.ErrUnsupported) {
+		t.Errorf("Fetch() = %v", err)
+	}
+}

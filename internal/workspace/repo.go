@@ -77,7 +77,19 @@ func Inspect(ctx context.Context, path string) (Repo, error) {
 			return Repo{}, notRepo(path, err)
 		}
 	}
+	if err := checkVersion(repo.CommonDir); err != nil {
+		return Repo{}, err
+	}
 	return repo, repo.fill(ctx)
+}
+
+// checkVersion tells by what git answers to --path-format=absolute whether it knows that: older ones repeat it. They lack
+// "fetch --atomic", too. Errors: ErrUnsupported.
+func checkVersion(answer string) error {
+	if filepath.IsAbs(answer) {
+		return nil
+	}
+	return &banger.Error{Kind: banger.ErrUnsupported, Op: "git", Err: errors.New("it is older than 2.31, which repositories in machines need"), Hint: "git --version"}
 }
 
 func notRepo(path string, err error) error {
