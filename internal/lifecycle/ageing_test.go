@@ -109,6 +109,45 @@ func TestTimeToLive(t *testing.T) {
 	}
 }
 
+// A VM that did not boot is kept for an hour by the clock that nobody can set, or for its own time when that is shorter.
+func TestFailedBootAges(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		ttl    time.Duration
+		within func(w *world) // after twenty minutes
+		left   time.Duration  // until the end, after within
+	}{
+		{"nothing happens", 0, func(*world) {}, 40 * time.Minute},
+		{"its holder goes and the daemon restarts", 0, func(w *world) { w.exits(7); w.restart() }, 40 * time.Minute},
+		{"the wall clock is ahead when the daemon restarts", 0, func(w *world) { w.clock.setWall(year); w.restart(); w.exits(7) }, 40 * time.Minute},
+		{"the wall clock is behind when the daemon restarts", 0, func(w *world) { w.clock.setWall(-year); w.restart() }, 40 * time.Minute},
+		{"the host sleeps", 0, func(w *world) { w.clock.sleep(30 * time.Minute); w.restart() }, 10 * time.Minute},
+		{"a shorter time of its own", 30 * time.Minute, (*world).restart, 10 * time.Minute},
+		{"a longer time of its own", 3 * time.Hour, (*world).restart, 40 * time.Minute},
+		{"somebody gives it more", 0, func(w *world) { w.setTTL("mute", 2*time.Hour) }, 2 * time.Hour},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.boot = banger.ExitNoBoot
+				if _, err := w.Create(t.Context(), api.CreateRequest{Name: "mute", Start: true, Remove: true, TTL: tc.ttl}, w.holder(7), nil); err == nil {
+					t.Fatal("it boots")
+				}
+				begun := w.get("mute").Exit.At
+				time.Sleep(20*time.Minute - time.Since(begun))
+				tc.within(w)
+				time.Sleep(tc.left - time.Minute)
+				w.wantNames("a minute before the end", "mute=error")
+				time.Sleep(2 * time.Minute)
+				w.wantNames("a minute after the end", "")
+				if wrong := w.broken(); len(wrong) > 0 {
+					t.Error(wrong)
+				}
+			})
+		})
+	}
+}
+
 func (w *world) setTTL(ref string, ttl time.Duration) {
 	w.t.Helper()
 	_, err := w.Store.Update(w.t.Context(), w.get(ref).ID, func(vm *banger.VM) error {
@@ -290,7 +329,7 @@ func TestStopIdle(t *testing.T) {
 		share   float64 // of a processor
 		streams machine.Streams
 		net     banger.NetTraffic // up to now
-		silent  bool // its supervisor tells nothing
+		silent  bool              // its supervisor tells nothing
 	}
 	busy := guest{share: 0.06}
 	for _, tc := range []struct {

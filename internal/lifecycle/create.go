@@ -115,7 +115,9 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 	case err == nil && holder != nil:
 		m.watchLease(store.Lease{VM: vm.ID, Holder: *holder})
 	case isBootFailure(err) && holder != nil:
-		m.keepFailed(ctx, vm.ID)
+		if m.keepFailed(ctx, vm.ID) != nil { // it is tried again
+			m.watchLease(store.Lease{VM: vm.ID, Holder: *holder})
+		}
 	case err != nil && !isBootFailure(err):
 		if undoErr := m.erase(ctx, vm.ID); undoErr != nil {
 			err = errors.Join(err, undoErr)

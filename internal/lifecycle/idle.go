@@ -21,8 +21,8 @@ const (
 )
 
 // idleness watches the VMs that stop when nobody uses them. A VM is used while a command, a shell or a connection into it is open,
-// and in a minute in which one began or in which its guest worked or moved data over the network. What is seen is not kept over the end of the daemon: then
-// the time begins anew.
+// and in a minute in which one began or in which its guest worked or moved data over the network. What is seen is not kept over the
+// end of the daemon: then the time begins anew.
 type idleness struct {
 	*Manager
 	next time.Time // no look before

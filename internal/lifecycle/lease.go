@@ -2,30 +2,19 @@ package lifecycle
 
 import (
 	"context"
-	"time"
 
 	"banger"
 	"banger/internal/store"
 )
 
-// watchLease deletes the VM when its lease ends: the holder is gone, or the time has come.
+// watchLease deletes the VM when its lease ends: the holder is gone.
 func (m *Manager) watchLease(lease store.Lease) {
 	m.spawn(context.Background(), func(ctx context.Context) {
-		if lease.Expires.IsZero() {
-			if err := m.Gone(ctx, lease.Holder); err != nil {
-				if ctx.Err() == nil {
-					m.Log.ErrorContext(ctx, "watch lease", "vm", lease.VM, "err", err)
-				}
-				return
+		if err := m.Gone(ctx, lease.Holder); err != nil {
+			if ctx.Err() == nil {
+				m.Log.ErrorContext(ctx, "watch lease", "vm", lease.VM, "err", err)
 			}
-		} else {
-			timer := time.NewTimer(lease.Expires.Sub(m.Now()))
-			defer timer.Stop()
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				return
-			}
+			return
 		}
 		m.insist(ctx, func() error { return m.endLease(ctx, lease) })
 	})
@@ -38,9 +27,8 @@ func (m *Manager) endLease(ctx context.Context, lease store.Lease) error {
 		return err
 	}
 	defer release()
-	if lease.Expires.IsZero() && neverBooted(vm) {
-		m.keepFailed(ctx, vm.ID)
-		return nil
+	if neverBooted(vm) {
+		return m.keepFailed(ctx, vm.ID)
 	}
 	return m.removeAlone(ctx, vm, "its lease ended")
 }
@@ -62,14 +50,21 @@ func neverBooted(vm banger.VM) bool {
 	return vm.State == banger.StateError && vm.Exit != nil && vm.Boots == 0
 }
 
-// keepFailed gives a VM that did not boot some time for a look, whether or not its holder lives.
-func (m *Manager) keepFailed(ctx context.Context, id banger.VMID) {
-	ctx, cancel := fresh(ctx)
-	defer cancel()
-	lease := store.Lease{VM: id, Expires: m.Now().Add(failedRunKept)}
-	if err := m.Store.PutLease(ctx, lease); err != nil {
-		m.Log.ErrorContext(ctx, "keep vm for a look", "vm", id, "err", err)
-		return
+// keepFailed gives a VM that did not boot some time for a look, whether or not its holder lives: it ages, if it does not sooner anyway.
+func (m *Manager) keepFailed(ctx context.Context, id banger.VMID) error {
+	_, err := m.update(ctx, id, func(vm *banger.VM) {
+		if left, _ := m.timeLeft(*vm); vm.ExpiresAt.IsZero() || left > failedRunKept {
+			m.setAge(vm, failedRunKept)
+		}
+	})
+	if err == nil {
+		ctx, cancel := fresh(ctx)
+		defer cancel()
+		err = m.Store.DeleteLease(ctx, id)
 	}
-	m.watchLease(lease)
+	m.lookAgain()
+	if err != nil {
+		m.Log.ErrorContext(ctx, "keep vm for a look", "vm", id, "err", err)
+	}
+	return err
 }

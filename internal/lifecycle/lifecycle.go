@@ -35,7 +35,7 @@ type Store interface {
 	Get(ctx context.Context, ref string) (banger.VM, error)
 	Resolve(ctx context.Context, refs []string) ([]store.Resolved, error)
 	Changed() <-chan struct{}
-	PutLease(ctx context.Context, lease store.Lease) error
+	DeleteLease(ctx context.Context, id banger.VMID) error
 	Leases(ctx context.Context) ([]store.Lease, error)
 }
 

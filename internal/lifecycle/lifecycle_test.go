@@ -170,17 +170,9 @@ func TestFailedBootIsKept(t *testing.T) {
 	if vm = w.get("mute"); vm.State != banger.StateError || vm.Exit.Cause != banger.ExitNoBoot || vm.LastError == "" {
 		t.Errorf("kept %+v, want state error by no-boot", vm)
 	}
-	leases, err := w.daemon.db.Leases(t.Context())
-	if err != nil || len(leases) != 1 || leases[0].Expires.Before(time.Now().Add(50*time.Minute)) {
-		t.Fatalf("leases = %+v, %v, want one that ends in an hour", leases, err)
+	if leases, err := w.daemon.db.Leases(t.Context()); err != nil || len(leases) != 0 {
+		t.Errorf("leases = %+v, %v, want none: its holder does not matter any more", leases, err)
 	}
-	leases[0].Expires = time.Now().Add(-time.Second)
-	if err := w.daemon.db.PutLease(t.Context(), leases[0]); err != nil {
-		t.Fatal(err)
-	}
-	w.restart()
-	w.await("its end", func() bool { return len(w.list()) == 0 })
-	w.await("nothing left", func() bool { return len(w.broken()) == 0 })
 }
 
 func TestLease(t *testing.T) {

@@ -491,11 +491,11 @@ func (s faultyStore) Changed() <-chan struct{} {
 	return s.Store.Changed()
 }
 
-func (s faultyStore) PutLease(ctx context.Context, lease store.Lease) error {
-	if err := s.d.step("store: put lease"); err != nil {
+func (s faultyStore) DeleteLease(ctx context.Context, id banger.VMID) error {
+	if err := s.d.step("store: delete lease"); err != nil {
 		return err
 	}
-	return s.d.alive(func() error { return s.Store.PutLease(ctx, lease) })
+	return s.d.alive(func() error { return s.Store.DeleteLease(ctx, id) })
 }
 
 func (d *daemon) Ensure(_ context.Context, name string, _ banger.ProgressFunc) (banger.Image, error) {

@@ -31,6 +31,9 @@ CREATE TABLE leases (
 	boot_id    TEXT NOT NULL,
 	expires_at INTEGER           -- nanoseconds since 1970; NULL: when the holder is gone
 ) STRICT;`},
+	{2, "leases end with their holder", `
+DELETE FROM leases WHERE expires_at IS NOT NULL; -- of VMs that did not boot: they stay
+ALTER TABLE leases DROP COLUMN expires_at;`},
 }
 
 const migrationTable = `CREATE TABLE IF NOT EXISTS schema_migrations (

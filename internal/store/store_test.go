@@ -244,21 +244,51 @@ func TestUpdateFails(t *testing.T) {
 	}
 }
 
-func TestLeaseExpiry(t *testing.T) {
+func TestDeleteLease(t *testing.T) {
 	s := openTest(t)
-	vm := reserve(t, s, "000000000001", "x")
-	want := Lease{VM: vm.ID, Holder: proc.Handle{PID: 3, StartTime: 9, BootID: "b"}, Expires: time.Unix(5, 7)}
-	for _, lease := range []Lease{{VM: vm.ID}, want} {
-		if err := s.PutLease(t.Context(), lease); err != nil {
+	holder := proc.Handle{PID: 3, StartTime: 9, BootID: "b"}
+	x, y := newVM("000000000001", "x"), newVM("000000000002", "y")
+	if err := errors.Join(s.Reserve(t.Context(), x, &holder), s.Reserve(t.Context(), y, &holder)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a missing one is no error
+		if err := s.DeleteLease(t.Context(), x.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, err := s.Leases(t.Context())
-	if diff := cmp.Diff([]Lease{want}, got); err != nil || diff != "" {
+	if diff := cmp.Diff([]Lease{{VM: y.ID, Holder: holder}}, got); err != nil || diff != "" {
 		t.Errorf("Leases: %v, %s", err, diff)
 	}
-	if err := s.PutLease(t.Context(), Lease{VM: "000000000009"}); err == nil {
-		t.Error("PutLease of a VM that does not exist succeeded")
+	if _, err := s.Get(t.Context(), "x"); err != nil {
+		t.Errorf("the VM without its lease: %v", err)
+	}
+}
+
+// A lease that was to end by the wall clock ends nothing any more; others are kept.
+func TestLeasesOfTheFirstSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &Store{db: db}
+	if err := old.migrate(t.Context(), migrations[:1]); err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(`INSERT INTO vms VALUES ('000000000001', 'x', 'error', 1, '{}'), ('000000000002', 'y', 'running', 2, '{}');
+INSERT INTO leases VALUES ('000000000001', 0, 0, '', 5), ('000000000002', 3, 9, 'b', NULL)`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	got, err := s.Leases(t.Context())
+	if diff := cmp.Diff([]Lease{{VM: "000000000002", Holder: proc.Handle{PID: 3, StartTime: 9, BootID: "b"}}}, got); err != nil || diff != "" {
+		t.Errorf("Leases: %v, %s", err, diff)
 	}
 }
 
