@@ -44,8 +44,8 @@ type Options struct {
 
 // File is one file as it was read.
 type File struct {
-	Name string // below the root
-	Sum  string // sha256 of its bytes, in hexadecimal digits
+	Name string `json:"name"`   // below the root
+	Sum  string `json:"sha256"` // sha256 of its bytes, in hexadecimal digits
 }
 
 // Project is what the files of one repository say together.
