@@ -129,6 +129,7 @@ type VMDetail struct {
 	banger.VM
 	Dir           string          `json:"dir"`            // the VM's directory
 	MachineSocket string          `json:"machine_socket"` // where streams go; present while it runs
+	User          string          `json:"user,omitempty"` // whom commands run as; absent: root
 	Phase         string          `json:"phase,omitempty"`
 	Timings       []banger.Timing `json:"timings,omitempty"`
 	PIDs          map[string]int  `json:"pids,omitempty"` // "banger-machine", "vmm"

@@ -153,6 +153,9 @@ func TestPlaceInTheVM(t *testing.T) {
 	for _, test := range []struct{ folder, user, guestPath, dest, dir string }{
 		{"", "", "", "/root/repo", ""},
 		{"", "dev", "", "/workspaces/app", ""},
+		{"", "1000:1000", "", "/workspaces/app", ""},
+		{"", "0:0", "", "/root/repo", ""},
+		{"", "root:wheel", "", "/root/repo", ""},
 		{"/workspaces/app", "", "", "/workspaces/app", ""},
 		{"/workspaces/app/web", "", "", "/workspaces/app", "/workspaces/app/web"},
 		{"/srv/app", "", "", "/srv/app", ""},

@@ -198,18 +198,24 @@ func (w *wish) place(flags *runFlags, plans []planned, folder string) {
 	default:
 		flags.plan.guestPath = folder
 	}
-	for i := range plans {
-		plans[i].dest = flags.plan.dest(plans[i].Repo.Root, flags.exec.user, len(plans) > 1)
-	}
+	flags.plan.place(plans, flags.exec.user)
 }
 
 // apply adds what is wanted to a request that has what flags say.
-func (w *wish) apply(ctx context.Context, a *app, req *api.CreateRequest, dest string) error {
+func (w *wish) apply(ctx context.Context, a *app, req *api.CreateRequest, flags *runFlags, plans []planned) error {
 	if len(w.Files) == 0 {
 		return nil
 	}
 	req.Image = or(req.Image, w.image)
-	s, err := w.Settings.Resolve(project.Values{Root: w.Root, Folder: or(w.folder, dest), LocalEnv: os.LookupEnv, ContainerEnv: a.imageEnv(ctx, or(req.Image, w.host.Image))})
+	image := or(req.Image, w.host.Image)
+	if flags.exec.user == "" { // the place is what a variable stands for; in the end the VM tells whom its commands run as
+		config, err := a.imageConfig(ctx, image)
+		if err != nil && !errors.Is(err, banger.ErrNotFound) {
+			return err
+		}
+		flags.plan.place(plans, config.User)
+	}
+	s, err := w.Settings.Resolve(project.Values{Root: w.Root, Folder: or(w.folder, plans[0].dest), LocalEnv: os.LookupEnv, ContainerEnv: a.imageEnv(ctx, image)})
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,7 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 		return err
 	}
 	if len(plans) > 0 {
-		if err := wish.apply(ctx, a, &req, plans[0].dest); err != nil {
+		if err := wish.apply(ctx, a, &req, &flags, plans); err != nil {
 			return err
 		}
 	}
@@ -194,6 +194,7 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 			return streamError{err}
 		}
 	}
+	flags.plan.place(plans, detail.User)
 	if err := a.prepare(ctx, detail, plans, false); err != nil {
 		return streamError{a.notPrepared(detail, flags.remove, err)}
 	}

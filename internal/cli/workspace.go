@@ -146,12 +146,25 @@ func (f *planFlags) dest(root, user string, several bool) string {
 	switch base := filepath.Base(root); {
 	case f.guestPath != "":
 		return f.guestPath
-	case user != "" && user != "root":
+	case !isRoot(user):
 		return path.Join("/workspaces", base)
 	case several:
 		return path.Join("/root", base)
 	}
 	return "/root/repo"
+}
+
+// isRoot tells whether root is meant by what says whom commands run as.
+func isRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	return name == "" || name == "root" || name == "0"
+}
+
+// place decides anew where plans go, for what runs as user.
+func (f *planFlags) place(plans []planned, user string) {
+	for i := range plans {
+		plans[i].dest = f.dest(plans[i].Repo.Root, user, len(plans) > 1)
+	}
 }
 
 // showPlans tells what would go in.

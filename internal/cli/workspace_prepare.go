@@ -45,7 +45,7 @@ commits or files there would be lost, they are listed and nothing is done.`,
 			if err != nil {
 				return err
 			}
-			plans, err := flags.plan(ctx, paths, vm.Spec.User)
+			plans, err := flags.plan(ctx, paths, vm.User)
 			if err != nil {
 				return err
 			}

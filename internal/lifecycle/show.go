@@ -51,7 +51,7 @@ func (m *Manager) Show(ctx context.Context, ref string) (api.VMDetail, error) {
 // Detail adds what a VM's run tells.
 func (m *Manager) Detail(ctx context.Context, vm banger.VM) api.VMDetail {
 	home := m.Dir.VM(vm.ID)
-	detail := api.VMDetail{VM: vm, Dir: home.Path, MachineSocket: home.MachineSocket()}
+	detail := api.VMDetail{VM: vm, Dir: home.Path, MachineSocket: home.MachineSocket(), User: m.User(vm)}
 	if !isActive(vm.State) {
 		return detail
 	}

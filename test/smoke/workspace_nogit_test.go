@@ -76,14 +76,18 @@ func roundTrip(t *testing.T, w *testenv.World, guest string) {
 			t.Errorf("%s: the tree is %s, want %s", step, got, want)
 		}
 	}
+	root := "/root/repo"
+	if guest == "scratch" { // its image names a user
+		root = "/workspaces/" + filepath.Base(dir)
+	}
 	edit := func(path, content string) {
 		t.Helper()
 		userFile(t, w, filepath.Join(twin, path), content)
-		w.Must("vm", "cp", filepath.Join(twin, path), guest+":/root/repo/"+path)
+		w.Must("vm", "cp", filepath.Join(twin, path), guest+":"+root+"/"+path)
 	}
 
 	argv := map[string][]string{"busybox": {"/bin/busybox", "true"}, "scratch": {"/hello"}}[guest]
-	w.Must(append([]string{"vm", "run", "--name", guest, "--image", guest, "--user", "root", dir, "--"}, argv...)...)
+	w.Must(append([]string{"vm", "run", "--name", guest, "--image", guest, dir, "--"}, argv...)...)
 	if out := w.Must("workspace", "status", guest); !strings.Contains(out, "no file has changed") {
 		t.Errorf("status of an untouched guest: %s", out)
 	}
