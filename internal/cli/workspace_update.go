@@ -61,6 +61,9 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 	if len(u.Kept) > 0 {
 		a.notice("%d files have changed there and not here: they stay as they are", len(u.Kept))
 	}
+	for _, notice := range u.Notices {
+		a.notice("%s", notice)
+	}
 	return true, nil
 }
 

@@ -21,7 +21,7 @@ type Update struct {
 	Written []string // files that go in, below the root of the whole, sorted
 	Removed []string // files that go
 	Kept    []string // files that have changed in the guest only: they stay as they are
-	Notices []string
+	Notices []string // for the user, of what has been done
 
 	ship    *Shipment
 	c       *Copy
@@ -189,8 +189,28 @@ func (u *Update) setRefs() error {
 	}
 	if text := u.ship.head(); text != u.headText() {
 		u.set = append(u.set, setRef{"HEAD", text}) // the last one
+		u.tellSwitch()
 	}
 	return nil
+}
+
+// tellSwitch notes that the guest is on another branch afterwards.
+func (u *Update) tellSwitch() {
+	on := func(branch, id string) string {
+		if branch != "" {
+			return "branch " + branch
+		}
+		return fmt.Sprintf("no branch, at %.12s", id)
+	}
+	what, was := "it", u.c.refs.branch
+	if u.ship.prefix != "" {
+		what = "the submodule " + u.ship.prefix
+	}
+	text := fmt.Sprintf("%s was on %s: now it is on %s", what, on(was, u.c.refs.head), on(u.ship.plan.branch(), u.ship.plan.Start))
+	if id := u.c.refs.byName["heads/"+was]; was != "" && id != "" {
+		text += fmt.Sprintf("; %s stays there, at %.12s", was, id)
+	}
+	u.Notices = append(u.Notices, text)
 }
 
 // headText is the guest's HEAD as far as it is understood.

@@ -541,3 +541,30 @@ func TestUpdateOfAnotherRepository(t *testing.T) {
 		t.Errorf("Update() = %v", err)
 	}
 }
+
+// A guest that is on another branch, or on none, is told of when it comes to be on the host's.
+func TestUpdateTellsOfAnotherBranch(t *testing.T) {
+	inner, host := newRepo(t), newRepo(t)
+	commit(t, inner, "inner")
+	gitIn(t, host, "-c", "protocol.file.allow=always", "submodule", "add", "-q", inner, "mod")
+	first := commit(t, host, "c")
+	guest, record := prepared(t, host, Options{})
+	mod := gitIn(t, filepath.Join(host, "mod"), "rev-parse", "--short=12", "HEAD")
+	gitIn(t, host, "commit", "-q", "--allow-empty", "-m", "more")
+	update := func(want ...string) {
+		t.Helper()
+		var u *Update
+		if u, record = again(t, host, record, Options{}); !slices.Equal(u.Notices, want) {
+			t.Errorf("notices %q, want %q", u.Notices, want)
+		}
+	}
+	update()
+	gitIn(t, guest, "checkout", "-q", "-b", "topic", first)
+	gitIn(t, filepath.Join(guest, "mod"), "checkout", "-q", "-b", "fix")
+	update(fmt.Sprintf("it was on branch topic: now it is on branch main; topic stays there, at %.12s", first),
+		fmt.Sprintf("the submodule mod was on branch fix: now it is on branch main; fix stays there, at %.12s", mod))
+	gitIn(t, guest, "checkout", "-q", "--detach", first)
+	update(fmt.Sprintf("it was on no branch, at %.12s: now it is on branch main", first))
+	gitIn(t, guest, "checkout", "-q", "--orphan", "empty")
+	update("it was on branch empty: now it is on branch main")
+}
