@@ -157,15 +157,12 @@ func (w *dirWalk) below(at string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%.300q: deeper than %d directories", at, maxDepth)
 	}
-	fd, err := Beneath(w.d.root, at)
-	if err != nil {
-		if errors.Is(gone(err), fs.ErrNotExist) {
-			return nil
-		}
-		return &os.PathError{Op: "open", Path: at, Err: err}
+	fd, err := w.open(at)
+	if fd < 0 {
+		return err
 	}
+	defer func() { unix.Close(fd) }()
 	names, err := namesIn(fd)
-	unix.Close(fd)
 	if err != nil {
 		return &os.PathError{Op: "read", Path: at, Err: err}
 	}
@@ -174,34 +171,50 @@ func (w *dirWalk) below(at string, depth int) error {
 		if err := w.ctx.Err(); err != nil {
 			return context.Cause(w.ctx)
 		}
-		if err := w.node(path.Join(at, name), depth); err != nil {
+		below := path.Join(at, name)
+		enter, err := w.node(fd, name, below)
+		if err != nil {
 			return err
+		}
+		if !enter {
+			continue
+		}
+		unix.Close(fd) // a tree may be deeper than a process may have files open
+		err = w.below(below, depth+1)
+		var lost error
+		if fd, lost = w.open(at); fd < 0 || err != nil {
+			return errors.Join(err, lost)
 		}
 	}
 	return nil
 }
 
-func (w *dirWalk) node(at string, depth int) error {
-	fd, err := OpenAt(w.d.root, at, unix.O_PATH|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		if errors.Is(gone(err), fs.ErrNotExist) {
-			return nil
-		}
-		return &os.PathError{Op: "open", Path: at, Err: err}
+// open gives a directory, -1 for one that has gone.
+func (w *dirWalk) open(at string) (int, error) {
+	fd, err := Beneath(w.d.root, at)
+	switch {
+	case err == nil:
+		return fd, nil
+	case errors.Is(gone(err), fs.ErrNotExist):
+		return -1, nil
 	}
-	defer unix.Close(fd)
+	return -1, &os.PathError{Op: "open", Path: at, Err: err}
+}
+
+// node yields what has a name in a directory and tells whether to go into it.
+func (w *dirWalk) node(dir int, name, at string) (enter bool, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: at, Err: err}
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if errors.Is(gone(err), fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, &os.PathError{Op: "stat", Path: at, Err: err}
 	}
 	n := nodeOf(at, &st)
 	if err := w.yield(n); err != nil {
-		return err
+		return false, err
 	}
-	if n.Kind != tree.Dir || w.skip(at) || st.Dev != w.dev && (w.enter == nil || !w.enter(st.Dev)) {
-		return nil
-	}
-	return w.below(at, depth+1)
+	return n.Kind == tree.Dir && !w.skip(at) && (st.Dev == w.dev || w.enter != nil && w.enter(st.Dev)), nil
 }
 
 func nodeOf(at string, st *unix.Stat_t) Node {

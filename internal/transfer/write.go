@@ -221,15 +221,14 @@ func (w *writer) make(dir int, name string, e tree.Entry) error {
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	err = w.content(f, e)
+	err = w.content(fd, e)
 	if err == nil {
 		err = w.settle(fd, dir, name, e)
 	}
 	if err == nil && w.alone {
-		err = f.Sync()
+		err = unix.Fsync(fd)
 	}
-	return errors.Join(err, f.Close())
+	return errors.Join(err, unix.Close(fd))
 }
 
 // settle gives a file what it has not got by being made: each change costs, above all on an overlay.
@@ -258,7 +257,7 @@ func (w *writer) link(dir int, name, first string) error {
 }
 
 // content writes a file's bytes; those that are zero for long become holes.
-func (w *writer) content(f *os.File, e tree.Entry) error {
+func (w *writer) content(fd int, e tree.Entry) error {
 	if w.buf == nil {
 		w.buf = make([]byte, chunk)
 	}
@@ -272,7 +271,7 @@ func (w *writer) content(f *os.File, e tree.Entry) error {
 			return err
 		}
 		if hole = len(part) == chunk && isZero(part); !hole {
-			if _, err := f.WriteAt(part, off); err != nil {
+			if err := writeAt(fd, part, off); err != nil {
 				return err
 			}
 		}
@@ -284,7 +283,24 @@ func (w *writer) content(f *os.File, e tree.Entry) error {
 	if !hole {
 		return nil
 	}
-	return f.Truncate(e.Size)
+	return unix.Ftruncate(fd, e.Size)
+}
+
+// writeAt writes all of p. With an os.File each of a tree's many small files would cost more than its bytes do.
+func writeAt(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, off)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrShortWrite
+		default:
+			p, off = p[n:], off+int64(n)
+		}
+	}
+	return nil
 }
 
 func isZero(p []byte) bool {
