@@ -19,7 +19,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "look for what is wrong with this computer and with banger's files, and say what to do", Args: noArgs,
 		Long: `It looks at the computer (processor, QEMU, KVM, confinement, free space), the state directory, the database, the disk of each machine, images,
-kernels, leftovers and processes, and whether names of machines resolve here and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not. It exits with 0 unless
+kernels, leftovers, processes and the configuration, and whether names of machines resolve here and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not. It exits with 0 unless
 something fails, and then with 1. No daemon is needed.
 
 --fix repairs what is banger's own: it ends processes of machines that are gone and starts the daemon anew, which removes leftovers. Running
@@ -41,7 +41,7 @@ func (a *app) doctor(ctx context.Context, fix bool) error {
 	if err != nil {
 		return err
 	}
-	report = append(report, a.daemonCheck(ctx), a.namesCheck(ctx), a.sshCheck(ctx))
+	report = append(report, a.daemonCheck(ctx), a.configCheck(ctx), a.namesCheck(ctx), a.sshCheck(ctx))
 	if a.json {
 		err = a.printJSON(report)
 	} else {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/config"
 	"banger/internal/fence"
 	"banger/internal/hostcheck"
 	"banger/internal/proc"
@@ -142,4 +143,27 @@ func TestSSHCheck(t *testing.T) {
 func prepend(path, text string) error {
 	old, err := os.ReadFile(path)
 	return errors.Join(err, os.WriteFile(path, []byte(text+string(old)), 0o600))
+}
+
+func TestConfigCheck(t *testing.T) {
+	t.Setenv("BANGER_STATE_DIR", t.TempDir()+"/s")
+	path := filepath.Join(t.TempDir(), "config.toml")
+	t.Setenv("BANGER_CONFIG", path)
+	for _, tc := range []struct {
+		text, details, hint string
+		status              hostcheck.Status
+	}{
+		{"[vm_defaults]\nvcpu = 2\n", "in order", "", hostcheck.Pass},
+		{"[vm_defaults]\nvcpus = 2\n", "vcpus", "vcpu", hostcheck.Fail},
+	} {
+		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantCheck(t, tc.text, (&app{}).configCheck(t.Context()), tc.status, tc.details, tc.hint)
+	}
+	got := sizesOf([]config.Setting{{Key: "vm_defaults.vcpu", Value: "2", From: path}, {Key: "vm_defaults.memory", Value: "3 GiB", From: config.FromHost},
+		{Key: "vm_defaults.disk_size", Value: "8 GiB", From: config.BuiltIn}})
+	if want := "vcpu 2 (" + path + "), memory 3 GiB (this computer), disk_size 8 GiB (built in)"; got != want {
+		t.Errorf("sizes: %s, want %s", got, want)
+	}
 }
