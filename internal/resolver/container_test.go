@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,19 +19,6 @@ import (
 )
 
 const serverRole = "BANGER_TEST_ROLE"
-
-// probeUnit is all that the container runs. It ends the container.
-const probeUnit = `[Unit]
-Requires=basic.target dbus.service
-After=basic.target dbus.service
-SuccessAction=poweroff-force
-FailureAction=poweroff-force
-[Service]
-Type=oneshot
-ExecStart=/bin/bash -e /test/probe.sh
-StandardOutput=file:/test/out
-StandardError=file:/test/err
-`
 
 // probeScript sets names up by banger and takes it back, and tells what a name is meanwhile: on a computer that asks nobody else, on one whose
 // network has a resolver, and on one that has a resolver for the whole system.
@@ -75,44 +61,23 @@ done
 // container is this system's own tree below an overlay in memory.
 func TestResolvedInAContainer(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
-	if os.Getuid() != 0 {
-		testenv.Skip(t, "root")
-	}
-	testenv.RequireTool(t, "systemd-nspawn")
 	_, deb := testenv.AptDownload(t, "systemd-resolved")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	bin := testenv.Binaries(t)
-	for name, text := range map[string]string{"probe.service": probeUnit, "probe.sh": probeScript, "program": "", "banger": "", "resolved.deb": string(deb)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	// In a mount namespace of its own: whatever ends it, nothing stays mounted.
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=private", "sh", "-ec", `
-		mount -t tmpfs tmpfs /mnt
-		mkdir /mnt/upper /mnt/work /mnt/root
-		mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+	out, why := testenv.Container{Script: probeScript, Files: map[string]string{"resolved.deb": string(deb)}, Prepare: `
 		dpkg-deb --fsys-tarfile "$0/resolved.deb" | tar -x -C /mnt/root --keep-directory-symlink
-		chroot /mnt/root useradd --system --no-create-home systemd-resolve 2>/dev/null || true
-		exec systemd-nspawn --quiet --directory=/mnt/root --boot --private-network --register=no --keep-unit --console=pipe --link-journal=no --resolv-conf=off \
-			--bind="$0:/test" --bind-ro="$1:/test/program" --bind-ro="$2/banger:/test/banger" --bind-ro="$0/probe.service:/etc/systemd/system/probe.service" -- --unit=probe.service`, dir, self, bin)
-	log, err := cmd.CombinedOutput()
-	out, _ := os.ReadFile(filepath.Join(dir, "out"))
+		chroot /mnt/root useradd --system --no-create-home systemd-resolve 2>/dev/null || true`,
+		Binds: map[string]string{"program": self, "banger": filepath.Join(testenv.Binaries(t), "banger")}}.Run(t)
 	by := func(m Method) string {
 		return "names are resolved by " + string(m) + " here; a root shell would do this:"
 	}
 	const has, no, other, nobody, after = "devbox.vm: 127.88.1.2", "devbox.vm: ", "www.example.test: 192.0.2.7", "nobody.vm: ", "as before"
 	want := strings.Join([]string{"== alone", no, by(Resolved), has, nobody, no, after, "== link", no, by(Resolved), has, other, nobody, no, after,
 		"== global", no, by(Hosts), has, other, nobody, no, after, ""}, "\n")
-	if string(out) != want {
-		errs, _ := os.ReadFile(filepath.Join(dir, "err"))
-		t.Errorf("the container (%v) says\n%s\nwant\n%s\nerrors:\n%s\n%s", err, out, want, errs, log)
+	if out != want {
+		t.Errorf("the container says\n%s\nwant\n%s\nerrors:\n%s", out, want, why)
 	}
 }
 
