@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -221,6 +222,7 @@ func (a *app) showPlans(plans []planned, w *wish) error {
 // prepare sends repositories into a running VM and has host and daemon remember them. force lets them come over work that is in the VM,
 // once that is saved.
 func (a *app) prepare(ctx context.Context, vm api.VMDetail, plans []planned, force bool) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // what is known of every file lives until the end: less garbage beside it
 	for _, p := range plans {
 		for _, notice := range p.Notices {
 			a.notice("%s", notice)
