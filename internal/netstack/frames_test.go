@@ -409,7 +409,8 @@ func FuzzFrames(f *testing.F) {
 			return
 		}
 		g.send(frame)
-		if cut := int(fragment) * 8; cut > 0 && cut+34 < len(frame) && header.Ethernet(frame).Type() == header.IPv4ProtocolNumber {
+		if cut := int(fragment) * 8; cut > 0 && cut+34 < len(frame) && header.Ethernet(frame).Type() == header.IPv4ProtocolNumber &&
+			header.IPv4(frame[14:]).HeaderLength() == header.IPv4MinimumSize {
 			g.send(fragmentOf(frame, cut))
 		}
 		g.send(arpFrame(header.ARPRequest, Guest4.Addr(), Gateway4))
