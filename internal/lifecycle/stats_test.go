@@ -20,6 +20,7 @@ func TestStats(t *testing.T) {
 		os.Truncate(w.dir.VM(busy.ID).Disk(), 1<<30)); err != nil {
 		t.Fatal(err)
 	}
+	w.awaitWatcher(lost.ID) // which would take up a run that it finds without a supervisor
 	use := func(cpu, clock time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
