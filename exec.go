@@ -1,5 +1,7 @@
 package banger
 
+import "strings"
+
 // ExecRequest is one command for the guest. It travels as JSON from the client through machine.sock and the SSH
 // channel "exec@banger" to the agent; no shell sees Argv.
 type ExecRequest struct {
@@ -71,4 +73,10 @@ func SignalNumber(name string) int {
 		name = name[3:]
 	}
 	return signalNumbers[name]
+}
+
+// IsRoot tells whether root is meant by what says whom commands run as: "", "root", "0", each with any group behind a colon.
+func IsRoot(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	return name == "" || name == "root" || name == "0"
 }

@@ -33,12 +33,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
 
 // way is one way to make the same image.

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,20 +33,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
 
-func runs() int {
-	if n, err := strconv.Atoi(os.Getenv("BANGER_BENCH_RUNS")); err == nil && n > 0 {
-		return n
-	}
-	return 15
-}
+func runs() int { return testenv.Number("BANGER_BENCH_RUNS", 15) }
 
 // report logs what a list of times is like and gives the median.
 func report(b *testing.B, what string, list []time.Duration) float64 {

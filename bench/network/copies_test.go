@@ -60,7 +60,7 @@ func BenchmarkCopies(b *testing.B) {
 	w.Must("vm", "cp", inside(b, w), "box:/usr/local/bin/inside")
 	dir := w.User.Dir(b)
 	c := copier{b: b, w: w, config: strings.TrimSpace(w.Must("ssh-config", "--print-path")), file: filepath.Join(dir, "data"),
-		back: filepath.Join(dir, "back"), size: setting("BANGER_BENCH_MIB", 32) << 20}
+		back: filepath.Join(dir, "back"), size: testenv.Number("BANGER_BENCH_MIB", 32) << 20}
 	data := make([]byte, c.size)
 	rand.Read(data) // zeros would travel as holes
 	if err := os.WriteFile(c.file, data, 0o644); err != nil {

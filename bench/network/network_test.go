@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -29,22 +28,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
 
-func setting(name string, otherwise int) int {
-	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
-		return n
-	}
-	return otherwise
-}
-
-func runs() int { return setting("BANGER_BENCH_RUNS", 5) }
+func runs() int { return testenv.Number("BANGER_BENCH_RUNS", 5) }
 
 // results are figures by what was measured and by which way.
 type results map[string]map[string][]float64

@@ -33,20 +33,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
 
-func runs() int {
-	if n, err := strconv.Atoi(os.Getenv("BANGER_BENCH_RUNS")); err == nil && n > 0 {
-		return n
-	}
-	return 9
-}
+func runs() int { return testenv.Number("BANGER_BENCH_RUNS", 9) }
 
 func median(list []time.Duration) time.Duration {
 	slices.Sort(list)

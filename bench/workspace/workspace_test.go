@@ -29,23 +29,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
 
-// number is what a variable of the environment says, or otherwise.
-func number(variable string, otherwise int) int {
-	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
-		return n
-	}
-	return otherwise
-}
-
-func runs() int { return number("BANGER_BENCH_RUNS", 3) }
+func runs() int { return testenv.Number("BANGER_BENCH_RUNS", 3) }
 
 // report logs what a list of times is like and gives the median in seconds.
 func report(b *testing.B, what string, list []time.Duration) float64 {
@@ -73,7 +60,7 @@ func newBench(b *testing.B) *bench {
 	w := &bench{World: testenv.NewWorld(b), b: b}
 	w.repo = filepath.Join(w.User.Dir(b), "large")
 	w.git(filepath.Dir(w.repo), "init", "-q", "-b", "main", w.repo)
-	large := testenv.Repo{Files: number("BANGER_BENCH_FILES", 50_000), Commits: number("BANGER_BENCH_COMMITS", 5_000)}
+	large := testenv.Repo{Files: testenv.Number("BANGER_BENCH_FILES", 50_000), Commits: testenv.Number("BANGER_BENCH_COMMITS", 5_000)}
 	begun := time.Now()
 	cmd := exec.Command("git", "-C", w.repo, "fast-import", "--quiet", "--done")
 	w.User.As(cmd)

@@ -145,7 +145,7 @@ func (a *app) bootstrap(ctx context.Context, vm api.VMDetail, plans []planned, r
 
 func (a *app) bootstrapOne(ctx context.Context, vm api.VMDetail, p planned, req banger.ExecRequest, how string) error {
 	home := "~"
-	if isRoot(vm.User) {
+	if banger.IsRoot(vm.User) {
 		home = "/root"
 	}
 	log := home + "/.cache/banger/" + toolLog(p)

@@ -147,18 +147,12 @@ func (f *planFlags) dest(root, user string, several bool) string {
 	switch base := filepath.Base(root); {
 	case f.guestPath != "":
 		return f.guestPath
-	case !isRoot(user):
+	case !banger.IsRoot(user):
 		return path.Join("/workspaces", base)
 	case several:
 		return path.Join("/root", base)
 	}
 	return "/root/repo"
-}
-
-// isRoot tells whether root is meant by what says whom commands run as.
-func isRoot(user string) bool {
-	name, _, _ := strings.Cut(user, ":")
-	return name == "" || name == "root" || name == "0"
 }
 
 // place decides anew where plans go, for what runs as user.

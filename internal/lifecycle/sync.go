@@ -31,10 +31,8 @@ func (m *Manager) collect(vm banger.VM, image banger.Image) filesync.Collected {
 	if len(entries) == 0 {
 		return filesync.Collected{}
 	}
-	return filesync.Collect(m.UserHome, entries, isRoot(userOf(image, vm.Spec.User)))
+	return filesync.Collect(m.UserHome, entries, banger.IsRoot(userOf(image, vm.Spec.User)))
 }
-
-func isRoot(user string) bool { return user == "" || user == "root" || user == "0" || user == "0:0" }
 
 // sync has a guest that is ready bring its user's files up to date, and gives what was sent. What goes wrong is told; it keeps no VM from
 // running, because then nobody could put it right.

@@ -158,3 +158,11 @@ func ModuleRoot() (string, error) {
 	}
 	return "", errors.New("no go.mod above the working directory")
 }
+
+// Number is what a variable of the environment says, if that is a number above 0, or otherwise.
+func Number(variable string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}

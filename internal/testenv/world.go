@@ -264,8 +264,18 @@ func goldenState(w *World) (string, error) {
 	return golden.dir, golden.err
 }
 
-// RemoveGolden removes what NewWorld made once per test process. TestMain calls it at the end.
-func RemoveGolden() error {
+// Main runs the tests of a package that makes worlds, as the last thing that its TestMain does.
+func Main(m *testing.M) {
+	status := m.Run()
+	if err := removeGolden(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// removeGolden removes what NewWorld made once per test process.
+func removeGolden() error {
 	if golden.dir == "" {
 		return nil
 	}

@@ -2,8 +2,6 @@
 package smoke
 
 import (
-	"fmt"
-	"os"
 	"testing"
 
 	"banger/internal/testenv"
@@ -11,10 +9,5 @@ import (
 
 func TestMain(m *testing.M) {
 	testenv.MaybeInternetMain()
-	status := m.Run()
-	if err := testenv.RemoveGolden(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	testenv.Main(m)
 }
