@@ -23,7 +23,7 @@ import (
 var ranks = map[string]int{
 	"banger": 0, "internal/undo": 0, "internal/atomicfile": 0, "internal/proc": 0, "internal/statedir": 0, "internal/tree": 0,
 	"internal/sparse": 0, "internal/share": 0,
-	"internal/ext4": 1, "internal/channel": 1, "internal/fence": 1, "internal/listening": 1, "internal/dns": 1, "internal/resolver": 2, "internal/entry": 2, "internal/api": 1, "internal/machine": 1, "internal/hostcheck": 1, "internal/config": 1, "internal/download": 1, "internal/transfer": 1, "internal/twoway": 1,
+	"internal/ext4": 1, "internal/channel": 1, "internal/fence": 1, "internal/listening": 1, "internal/dns": 1, "internal/resolver": 2, "internal/entry": 2, "api": 1, "internal/machine": 1, "internal/hostcheck": 1, "internal/config": 1, "internal/download": 1, "internal/transfer": 1, "internal/twoway": 1,
 	"internal/ext4/write": 2, "internal/ext4/read": 2, "internal/ext4/patch": 2, "internal/ext4/check": 2,
 	"internal/store": 2, "internal/vmm": 2, "internal/guest": 2, "internal/guestagent": 2, "internal/initrd": 2, "internal/debian": 2, "client": 2,
 	"internal/oci": 2, "internal/hostimage": 2, "internal/image": 3, "internal/kernel": 3, "internal/disk": 3, "internal/workspace": 3, "internal/vmm/qemu": 3, "internal/vmm/vmmtest": 3,

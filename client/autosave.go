@@ -5,8 +5,7 @@ import (
 	"io"
 
 	"banger"
-	"banger/internal/api"
-	"banger/internal/transfer"
+	"banger/api"
 )
 
 // Autosaves gives the work of deleted VMs, the oldest first.
@@ -24,14 +23,11 @@ func (c *Client) PruneAutosaves(ctx context.Context, req api.PruneSavesRequest) 
 	return ask[[]banger.Autosave](ctx, c, api.RouteSavePrune, "", req)
 }
 
-// ReadParts lists or reads files of a VM that does not run by name; the answer is as package transfer has it. The VM can't start until
-// the answer is closed.
-func (c *Client) ReadParts(ctx context.Context, ref string, req transfer.Request, names []string) (io.ReadCloser, error) {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(transfer.WriteRequest(w, req, names)) }()
-	resp, err := c.do(ctx, api.RouteVMParts, ref, nil, io.Reader(r))
+// ReadParts lists or reads files of a VM that does not run by name. What is sent and what comes is in the format in which banger copies
+// files, which is its own and may change. The VM can't start until the answer is closed.
+func (c *Client) ReadParts(ctx context.Context, ref string, request io.Reader) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, api.RouteVMParts, ref, nil, request)
 	if err != nil {
-		r.Close()
 		return nil, err
 	}
 	return resp.Body, nil

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Catalog gives the index of the configured catalog. Errors: ErrNotFound when none is.

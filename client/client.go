@@ -15,22 +15,54 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"banger"
-	"banger/internal/api"
-	"banger/internal/config"
+	"banger/api"
+	"banger/internal/proc"
 	"banger/internal/statedir"
 )
 
-// Config says where the daemon is.
+// Config says where the daemon is. Its zero value is the daemon of this user.
 type Config struct {
-	Dir    statedir.Dir
-	Daemon string // path of bangerd
+	StateDir string // absolute path; empty: $BANGER_STATE_DIR, else banger in $XDG_STATE_HOME or ~/.local/state
+	Daemon   string // path of bangerd; empty: beside this program, or else in $PATH
 }
+
+// Complete fills in what is left open. It fails when this user has no home, and with ErrUnavailable when this program is gone.
+func (c Config) Complete() (Config, error) {
+	if c.StateDir == "" {
+		dir, err := statedir.Locate()
+		if err != nil {
+			return c, err
+		}
+		c.StateDir = dir.Root
+	}
+	if c.Daemon != "" {
+		return c, nil
+	}
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return c, &banger.Error{Kind: banger.ErrUnavailable, Op: "find bangerd", Err: err}
+	}
+	c.Daemon = filepath.Join(filepath.Dir(self), "bangerd")
+	if _, err := os.Stat(c.Daemon); err != nil {
+		if installed, err := proc.LookPath("bangerd"); err == nil {
+			c.Daemon = installed
+		}
+	}
+	return c, nil
+}
+
+func (c Config) dir() statedir.Dir { return statedir.Dir{Root: c.StateDir} }
 
 // Client speaks to one daemon. It is safe for concurrent use.
 type Client struct {
@@ -41,9 +73,13 @@ type Client struct {
 
 // DialExisting connects to a running daemon and never starts one. Errors: ErrUnavailable when none answers.
 func DialExisting(ctx context.Context, cfg Config) (*Client, error) {
+	cfg, err := cfg.Complete()
+	if err != nil {
+		return nil, err
+	}
 	conn, err := connect(ctx, cfg)
 	if err != nil {
-		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to the daemon", Subject: cfg.Dir.DaemonSocket(), Err: err,
+		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "connect to the daemon", Subject: cfg.dir().DaemonSocket(), Err: err,
 			Hint: "any command that works on VMs starts it"}
 	}
 	return newClient(cfg, conn, connect), nil
@@ -51,7 +87,7 @@ func DialExisting(ctx context.Context, cfg Config) (*Client, error) {
 
 func connect(ctx context.Context, cfg Config) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", cfg.Dir.DaemonSocket())
+	return d.DialContext(ctx, "unix", cfg.dir().DaemonSocket())
 }
 
 // newClient makes the client whose first request uses conn, and later ones what again connects to.
@@ -197,8 +233,8 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 }
 
 // Settings is what the daemon goes by, and where it comes from.
-func (c *Client) Settings(ctx context.Context) ([]config.Setting, error) {
-	return get[[]config.Setting](ctx, c, api.RouteSettings, "")
+func (c *Client) Settings(ctx context.Context) ([]banger.Setting, error) {
+	return get[[]banger.Setting](ctx, c, api.RouteSettings, "")
 }
 
 // get asks and decodes the whole answer.

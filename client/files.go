@@ -8,24 +8,18 @@ import (
 	"strconv"
 
 	"banger"
-	"banger/internal/api"
-	"banger/internal/transfer"
+	"banger/api"
 )
 
-// ReadFiles reads a file or tree of a VM that does not run; it can't start until the reader is at the end or closed.
-// Errors: ErrConflict when it runs.
-func (c *Client) ReadFiles(ctx context.Context, ref, path string, follow bool) (*transfer.Incoming, io.Closer, error) {
+// ReadFiles reads a file or tree of a VM that does not run, in the format in which banger copies files, which is its own and may change.
+// The VM can't start until the reader is at the end or closed. Errors: ErrConflict when it runs.
+func (c *Client) ReadFiles(ctx context.Context, ref, path string, follow bool) (io.ReadCloser, error) {
 	query := url.Values{api.PathParam: {path}, api.FollowParam: {strconv.FormatBool(follow)}}
 	resp, err := c.do(ctx, api.RouteVMFiles, ref, query, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	in, err := transfer.Receive(resp.Body)
-	if err != nil {
-		resp.Body.Close()
-		return nil, nil, err
-	}
-	return in, resp.Body, nil
+	return resp.Body, nil
 }
 
 // Borrow boots a VM that does not run without the image's own init and keeps it running until giveBack, which waits until it has stopped.
@@ -54,7 +48,9 @@ func (c *Client) Borrow(ctx context.Context, ref string, progress banger.Progres
 		case event.Error != nil:
 			return vm, nil, event.Error.Decode()
 		case event.VM != nil:
-			stop()
+			if !stop() {
+				return vm, nil, unavailable(ctx, ctx.Err()) // it was cancelled meanwhile
+			}
 			return *event.VM, func(ctx context.Context) error {
 				end()
 				resp.Body.Close()

@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // RegisterImage makes an image of an ext4 image that stays where it is. Cancelling ctx undoes it.

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Detach starts what one of the streaming routes does and gives the operation, which goes on without us. req is the route's body. What

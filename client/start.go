@@ -16,14 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/proc"
 )
 
 // Dial connects to the daemon and starts it first when none runs. It waits until the daemon serves.
 // Errors: ErrUnavailable with the daemon's own words when it does not come up; ErrRefused when the state directory is not ours.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
-	if err := cfg.Dir.Ensure(); err != nil {
+	cfg, err := cfg.Complete()
+	if err == nil {
+		err = cfg.dir().Ensure()
+	}
+	if err != nil {
 		return nil, err
 	}
 	conn, err := connectOrStart(ctx, cfg)
@@ -51,7 +55,7 @@ func isAbsent(err error) bool {
 
 // start runs the daemon unless another client does so first, and connects.
 func start(ctx context.Context, cfg Config) (net.Conn, error) {
-	unlock, err := lock(ctx, cfg.Dir.Run())
+	unlock, err := lock(ctx, cfg.dir().Run())
 	if err != nil {
 		return nil, fmt.Errorf("wait for another start of the daemon: %w", err)
 	}
@@ -64,12 +68,12 @@ func start(ctx context.Context, cfg Config) (net.Conn, error) {
 		return nil, err
 	}
 	defer ready.Close()
-	_, err = proc.Detach(proc.Spec{Path: cfg.Daemon, Args: []string{"--state-dir", cfg.Dir.Root, "--ready-fd", "3"}, Dir: "/", ExtraFiles: []*os.File{theirs}})
+	_, err = proc.Detach(proc.Spec{Path: cfg.Daemon, Args: []string{"--state-dir", cfg.StateDir, "--ready-fd", "3"}, Dir: "/", ExtraFiles: []*os.File{theirs}})
 	theirs.Close()
 	if err != nil {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "start the daemon", Subject: cfg.Daemon, Err: err, Hint: "bangerd belongs beside banger"}
 	}
-	if err := awaitReady(ctx, ready, cfg.Dir.DaemonLog()); err != nil {
+	if err := awaitReady(ctx, ready, cfg.dir().DaemonLog()); err != nil {
 		return nil, err
 	}
 	return connect(ctx, cfg)

@@ -16,9 +16,8 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/proc"
-	"banger/internal/statedir"
 	"banger/internal/testenv"
 )
 
@@ -76,7 +75,7 @@ func newConfig(t *testing.T) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Dir: statedir.Dir{Root: root}, Daemon: os.Getenv(envDaemon)}
+	cfg := Config{StateDir: root, Daemon: os.Getenv(envDaemon)}
 	t.Cleanup(func() {
 		if c, err := DialExisting(context.Background(), cfg); err == nil {
 			if err := c.Shutdown(context.Background(), false); err != nil {
@@ -103,7 +102,7 @@ func daemonPID(t *testing.T, cfg Config) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status.Version != daemonVersion || status.StateDir != cfg.Dir.Root {
+	if status.Version != daemonVersion || status.StateDir != cfg.StateDir {
 		t.Errorf("status = %+v", status)
 	}
 	return status.PID
@@ -155,10 +154,10 @@ func testManyAtOnce(t *testing.T) {
 
 func testStaleSocket(t *testing.T) {
 	cfg := newConfig(t)
-	if err := cfg.Dir.Ensure(); err != nil {
+	if err := cfg.dir().Ensure(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: cfg.Dir.DaemonSocket(), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: cfg.dir().DaemonSocket(), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,10 +206,10 @@ func testDyingDaemon(t *testing.T) {
 
 func askDying(t *testing.T, ask func(*Client) error) {
 	cfg := newConfig(t)
-	if err := cfg.Dir.Ensure(); err != nil {
+	if err := cfg.dir().Ensure(); err != nil {
 		t.Fatal(err)
 	}
-	dying, err := net.Listen("unix", cfg.Dir.DaemonSocket())
+	dying, err := net.Listen("unix", cfg.dir().DaemonSocket())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +229,7 @@ func askDying(t *testing.T, ask func(*Client) error) {
 
 func testOwnWords(t *testing.T) {
 	cfg := newConfig(t)
-	if err := errors.Join(cfg.Dir.Ensure(), os.WriteFile(cfg.Dir.Database(), []byte(strings.Repeat("no database", 1000)), 0o600)); err != nil {
+	if err := errors.Join(cfg.dir().Ensure(), os.WriteFile(cfg.dir().Database(), []byte(strings.Repeat("no database", 1000)), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Dial(t.Context(), cfg)
@@ -293,7 +292,7 @@ func testInterrupted(t *testing.T) {
 
 func testRefusedDirectory(t *testing.T) {
 	cfg := newConfig(t)
-	if err := os.Chmod(cfg.Dir.Root, 0o755); err != nil {
+	if err := os.Chmod(cfg.StateDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Dial(t.Context(), cfg); !errors.Is(err, banger.ErrRefused) {
@@ -318,7 +317,7 @@ func testBadConfiguration(t *testing.T) {
 func testSecondDaemon(t *testing.T) {
 	cfg := newConfig(t)
 	daemonPID(t, cfg)
-	out, err := exec.Command(cfg.Daemon, "--state-dir", cfg.Dir.Root).CombinedOutput()
+	out, err := exec.Command(cfg.Daemon, "--state-dir", cfg.StateDir).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another daemon") {
 		t.Errorf("a second daemon: %v, %q", err, out)
 	}
@@ -339,11 +338,11 @@ func TestOtherVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { os.RemoveAll(root) })
-		cfg := Config{Dir: statedir.Dir{Root: root}}
-		if err := cfg.Dir.Ensure(); err != nil {
+		cfg := Config{StateDir: root}
+		if err := cfg.dir().Ensure(); err != nil {
 			t.Fatal(err)
 		}
-		l, err := net.Listen("unix", cfg.Dir.DaemonSocket())
+		l, err := net.Listen("unix", cfg.dir().DaemonSocket())
 		if err != nil {
 			t.Fatal(err)
 		}

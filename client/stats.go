@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/url"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Stats tells what the VMs that refs name use, or all that run. A reference that names none is an error in the answer.

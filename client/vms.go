@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // ResolveVMs finds out what each of refs stands for, all at one moment.

@@ -8,9 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
-	"banger/internal/statedir"
 )
 
 // plan is what this program does in its other role: as the ordinary user, whom the daemon serves.
@@ -32,7 +31,7 @@ func playClient() error {
 	if err := json.NewDecoder(os.Stdin).Decode(&p); err != nil {
 		return err
 	}
-	cfg := client.Config{Dir: statedir.Dir{Root: p.Root}, Daemon: p.Daemon}
+	cfg := client.Config{StateDir: p.Root, Daemon: p.Daemon}
 	var c *client.Client
 	var took []time.Duration
 	for _, s := range p.Steps {

@@ -15,7 +15,7 @@ import (
 	"syscall"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/proc"
 	"banger/internal/statedir"
 	"banger/internal/store"

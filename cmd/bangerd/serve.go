@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/catalog"
 	"banger/internal/config"
 	"banger/internal/daemon"
@@ -111,7 +111,7 @@ func (m *Main) serve(ctx context.Context) error {
 	server := daemon.New(daemon.Config{VMs: w.vms, Images: w.images, Kernels: w.kernels, Saves: w.saves, Shutdown: end, Identify: proc.HandleOf, Log: log,
 		Catalog:  daemon.Catalog{Index: w.catalog.Index, BundleImage: w.images.Bundle, BundleKernel: w.kernels.Bundle},
 		Status:   m.status(w, names, time.Now()),
-		Settings: func(ctx context.Context) ([]config.Setting, error) { return settings(cfg, w.vms.NewSizes(ctx)), nil }})
+		Settings: func(ctx context.Context) ([]banger.Setting, error) { return settings(cfg, w.vms.NewSizes(ctx)), nil }})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener, os.Getuid()) }()
 	log.Info("serving", "version", version, "pid", os.Getpid(), "socket", m.dir.DaemonSocket())
@@ -247,7 +247,7 @@ func bootDeadline() (time.Duration, error) {
 }
 
 // settings are those of the configuration, with what a new VM gets where that is left to this computer.
-func settings(cfg config.Loaded, sizes lifecycle.Sizes) []config.Setting {
+func settings(cfg config.Loaded, sizes lifecycle.Sizes) []banger.Setting {
 	list := cfg.Settings()
 	for i := range list {
 		s := &list[i]

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // span is a flag: a time such as 90m, 2h or 7d.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 )
 

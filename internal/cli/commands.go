@@ -9,7 +9,7 @@ import (
 	"os"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/atomicfile"
 	"banger/internal/machine"
 	"banger/internal/project"

@@ -3,7 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
-	"banger/internal/config"
+	"banger"
 )
 
 func (a *app) configGroup() *cobra.Command {
@@ -38,7 +38,7 @@ banger daemon stop.`,
 	}
 }
 
-func settingRows(list []config.Setting) [][]string {
+func settingRows(list []banger.Setting) [][]string {
 	rows := [][]string{{"KEY", "VALUE", "FROM"}}
 	for _, s := range list {
 		rows = append(rows, []string{s.Key, or(s.Value, "-"), s.From})

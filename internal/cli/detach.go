@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 func addDetach(cmd *cobra.Command, detach *bool) {

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 	"banger/internal/machine"
 	"banger/internal/proc"
 	"banger/internal/resolver"

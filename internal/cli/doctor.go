@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/client"
 	"banger/internal/hostcheck"
 	"banger/internal/proc"
 )
@@ -77,12 +78,12 @@ func (a *app) fix(ctx context.Context) error {
 
 // examine has the daemon's program look.
 func examine(ctx context.Context, args ...string) (report hostcheck.Report, err error) {
-	cfg, err := clientConfig()
+	cfg, err := client.Config{}.Complete()
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = proc.Run(ctx, proc.Command{Path: cfg.Daemon, Args: append([]string{"--doctor", "--state-dir", cfg.Dir.Root}, args...), Stdout: &out})
+	err = proc.Run(ctx, proc.Command{Path: cfg.Daemon, Args: append([]string{"--doctor", "--state-dir", cfg.StateDir}, args...), Stdout: &out})
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &report)
 	}

@@ -17,7 +17,7 @@ func (a *app) configCheck(ctx context.Context) hostcheck.Check {
 	if err == nil {
 		if c, dialErr := a.dialExisting(ctx); dialErr == nil {
 			defer c.Close()
-			var list []config.Setting
+			var list []banger.Setting
 			list, err = c.Settings(ctx)
 			check.Details = "new VMs get " + sizesOf(list)
 		}
@@ -29,7 +29,7 @@ func (a *app) configCheck(ctx context.Context) hostcheck.Check {
 }
 
 // sizesOf tells how large new VMs are and where each value comes from.
-func sizesOf(list []config.Setting) string {
+func sizesOf(list []banger.Setting) string {
 	var parts []string
 	for _, name := range []string{"vcpu", "memory", "disk_size"} {
 		s := setting(list, "vm_defaults."+name)

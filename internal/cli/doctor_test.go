@@ -161,7 +161,7 @@ func TestConfigCheck(t *testing.T) {
 		}
 		wantCheck(t, tc.text, (&app{}).configCheck(t.Context()), tc.status, tc.details, tc.hint)
 	}
-	got := sizesOf([]config.Setting{{Key: "vm_defaults.vcpu", Value: "2", From: path}, {Key: "vm_defaults.memory", Value: "3 GiB", From: config.FromHost},
+	got := sizesOf([]banger.Setting{{Key: "vm_defaults.vcpu", Value: "2", From: path}, {Key: "vm_defaults.memory", Value: "3 GiB", From: config.FromHost},
 		{Key: "vm_defaults.disk_size", Value: "8 GiB", From: config.BuiltIn}})
 	if want := "vcpu 2 (" + path + "), memory 3 GiB (this computer), disk_size 8 GiB (built in)"; got != want {
 		t.Errorf("sizes: %s, want %s", got, want)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/proc"
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // proxyVariables are those that programs of all kinds read, in either case.

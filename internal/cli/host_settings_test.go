@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 func TestHostProxy(t *testing.T) {

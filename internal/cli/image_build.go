@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // maxDefinition bounds the file of --file; the daemon has the same bound.

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 // pruneFlags are those of the commands that remove what is not needed.

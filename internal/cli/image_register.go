@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 const workSeedHelp = "tar or ext4 image with what machines get in /root: a `file` (default: the image's /root)"

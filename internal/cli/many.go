@@ -8,8 +8,8 @@ import (
 	"sync"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 // operation is what is done to one VM. The reference is its id.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) opsShow() *cobra.Command {

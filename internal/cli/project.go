@@ -16,8 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
-	"banger/internal/config"
+	"banger/api"
 	"banger/internal/project"
 	"banger/internal/statedir"
 	"banger/internal/transfer"
@@ -65,7 +64,7 @@ func (f *projectFlags) load(root string) (*project.Project, error) {
 // wish is what a repository's files add to a run. What flags say is not in it.
 type wish struct {
 	*project.Project
-	defaults []config.Setting
+	defaults []banger.Setting
 	host     project.Host
 	needs    []project.Need
 	missing  []project.Need // that the user has not allowed
@@ -153,7 +152,7 @@ func (a *app) weigh(ctx context.Context, w *wish) error {
 
 // hostOf gives what a repository may have without asking: as many processors as there are, half of the memory, and what
 // is the default.
-func hostOf(defaults []config.Setting) (h project.Host, err error) {
+func hostOf(defaults []banger.Setting) (h project.Host, err error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return h, err
@@ -171,17 +170,17 @@ func hostOf(defaults []config.Setting) (h project.Host, err error) {
 	return h, err
 }
 
-func setting(list []config.Setting, key string) config.Setting {
+func setting(list []banger.Setting, key string) banger.Setting {
 	for _, s := range list {
 		if s.Key == key {
 			return s
 		}
 	}
-	return config.Setting{}
+	return banger.Setting{}
 }
 
 // sizeOf gives a default that is a number or a size; 0 for one that can't be told.
-func sizeOf(list []config.Setting, key string) int64 {
+func sizeOf(list []banger.Setting, key string) int64 {
 	n, _ := banger.ParseSize(setting(list, key).Value)
 	return n
 }

@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 // redrawn keeps a table on a terminal and draws it anew. Between two drawings the cursor is on the line below it, so that

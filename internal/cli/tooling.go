@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 	"banger/internal/tooling"
 )

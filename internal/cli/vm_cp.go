@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 	"banger/internal/channel"
 	"banger/internal/machine"
 	"banger/internal/transfer"
@@ -174,11 +174,14 @@ func (a *app) copyOut(ctx context.Context, c *client.Client, vm api.VMDetail, na
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		in, err = transfer.Ask(conn, transfer.Get{Path: []byte(name), Follow: flags.follow})
 	} else {
-		in, source, err = c.ReadFiles(ctx, string(vm.ID), name, flags.follow)
+		var stream io.ReadCloser
+		if stream, err = c.ReadFiles(ctx, string(vm.ID), name, flags.follow); err != nil {
+			return report, err
+		}
+		source = stream
+		in, err = transfer.Receive(stream)
 	}
-	if source != nil {
-		defer source.Close()
-	}
+	defer source.Close()
 	if err != nil {
 		return report, err
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) vmCreate() *cobra.Command {

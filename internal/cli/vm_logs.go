@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 )
 

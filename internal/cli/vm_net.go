@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/egress"
 	"banger/internal/machine"
 )

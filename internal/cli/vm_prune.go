@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) vmPrune() *cobra.Command {

@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) vmRename() *cobra.Command {

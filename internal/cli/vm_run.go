@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // removeTimeout bounds how long a client waits for the deletion that --rm promises; the daemon carries on with it.

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) vmShow() *cobra.Command {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/config"
 	"banger/internal/proc"
 	"banger/internal/statedir"

@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 func (a *app) vmStart() *cobra.Command {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // minInterval keeps a measurement well above the granularity of a process's time, which is 10 ms.

@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 func (a *app) vmStop() *cobra.Command {

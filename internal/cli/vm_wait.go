@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 // waitStates are what vm wait waits for.

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 	"banger/internal/statedir"
 	"banger/internal/tooling"
 	"banger/internal/transfer"
@@ -315,7 +315,13 @@ func (a *app) guestOf(c *client.Client, vm api.VMDetail) (workspace.Guest, error
 		return a.guest(vm), err
 	}
 	return workspace.Guest{Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
-		return c.ReadParts(ctx, string(vm.ID), req, names)
+		r, w := io.Pipe()
+		go func() { w.CloseWithError(transfer.WriteRequest(w, req, names)) }()
+		answer, err := c.ReadParts(ctx, string(vm.ID), r)
+		if err != nil {
+			r.Close()
+		}
+		return answer, err
 	}}, nil
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/statedir"
 	"banger/internal/transfer"
 	"banger/internal/twoway"

@@ -199,7 +199,7 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]Setting{
+	want := map[string]banger.Setting{
 		"vm_defaults.memory":         {Value: "2 GiB", From: "$BANGER_VM_DEFAULTS_MEMORY"},
 		"vm_defaults.vcpu":           {Value: "2", From: path},
 		"vm_defaults.disk_size":      {Value: "8 GiB", From: BuiltIn},
@@ -234,7 +234,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := synced.Settings()
-	if last := list[len(list)-1]; last != (Setting{"file_sync[1]", "~/.netrc with mode 0640", path + ".sync"}) {
+	if last := list[len(list)-1]; last != (banger.Setting{Key: "file_sync[1]", Value: "~/.netrc with mode 0640", From: path + ".sync"}) {
 		t.Errorf("the synced file is told as %+v", last)
 	}
 	if l.VM.MaxMemory.Of(16<<30) != 16<<30/100*50 || (Share{Bytes: 7}).Of(16<<30) != 7 {

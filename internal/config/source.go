@@ -20,13 +20,6 @@ const (
 	BuiltIn  = "built in"
 )
 
-// Setting is one value, as people see it, and where it comes from.
-type Setting struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
-	From  string `json:"from"` // path of the file, "$VARIABLE", [FromHost] or [BuiltIn]
-}
-
 // Variable is the environment variable that stands above a key of the file: BANGER_VM_DEFAULTS_MEMORY for vm_defaults.memory.
 func Variable(key string) string {
 	return "BANGER_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
@@ -132,17 +125,17 @@ func (c *Config) field(key string) reflect.Value {
 }
 
 // Settings gives every key with its value, in the order of the structs, then each file that is synced. A password in a URL is left out.
-func (l *Loaded) Settings() []Setting {
-	var list []Setting
+func (l *Loaded) Settings() []banger.Setting {
+	var list []banger.Setting
 	for _, key := range Keys() {
 		from := l.from[key]
 		if from == "" {
 			from = BuiltIn
 		}
-		list = append(list, Setting{Key: key, Value: show(l.Config.field(key)), From: from})
+		list = append(list, banger.Setting{Key: key, Value: show(l.Config.field(key)), From: from})
 	}
 	for i, f := range l.FileSync {
-		list = append(list, Setting{Key: fmt.Sprintf("file_sync[%d]", i+1), Value: f.String(), From: l.file})
+		list = append(list, banger.Setting{Key: fmt.Sprintf("file_sync[%d]", i+1), Value: f.String(), From: l.file})
 	}
 	return list
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Catalog is what the daemon does for a catalog's readers and publishers.

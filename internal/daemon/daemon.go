@@ -18,8 +18,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
-	"banger/internal/config"
+	"banger/api"
 	"banger/internal/proc"
 )
 
@@ -73,7 +72,7 @@ type Config struct {
 	Catalog  Catalog
 	Saves    Saves
 	Status   func(ctx context.Context) (api.Status, error)
-	Settings func(ctx context.Context) ([]config.Setting, error)
+	Settings func(ctx context.Context) ([]banger.Setting, error)
 	Shutdown func() // asked to end: returns at once
 	// Identify names the process behind a process id of a peer.
 	Identify func(pid int) (proc.Handle, error)

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/proc"
@@ -198,8 +198,8 @@ func serve(t *testing.T, uid int) *served {
 		Kernels: kernelList{},
 		Catalog: catalogOf(),
 		Status:  func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
-		Settings: func(context.Context) ([]config.Setting, error) {
-			return []config.Setting{{Key: "vm.max_memory", Value: "80%", From: config.BuiltIn}}, nil
+		Settings: func(context.Context) ([]banger.Setting, error) {
+			return []banger.Setting{{Key: "vm.max_memory", Value: "80%", From: config.BuiltIn}}, nil
 		},
 		Shutdown: func() { s.ends <- struct{}{} },
 		Identify: func(pid int) (proc.Handle, error) { return proc.Handle{PID: pid, StartTime: 9}, nil },
@@ -212,7 +212,7 @@ func serve(t *testing.T, uid int) *served {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	if s.Client, err = client.DialExisting(t.Context(), client.Config{Dir: s.dir}); err != nil {
+	if s.Client, err = client.DialExisting(t.Context(), client.Config{StateDir: s.dir.Root}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Client.Close)

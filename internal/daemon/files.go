@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/disk"
 	"banger/internal/transfer"
 )

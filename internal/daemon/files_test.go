@@ -14,6 +14,7 @@ import (
 	"banger/internal/disk"
 	"banger/internal/ext4/write"
 	"banger/internal/statedir"
+	"banger/internal/transfer"
 	"banger/internal/tree"
 )
 
@@ -78,6 +79,16 @@ func (endless) Read(p []byte) (int, error) {
 	return copy(p, strings.Repeat("endless", len(p)/7+1)), nil
 }
 
+// readFiles receives a tree of the VM devbox.
+func (s *served) readFiles(ctx context.Context, path string, follow bool) (*transfer.Incoming, io.Closer, error) {
+	stream, err := s.ReadFiles(ctx, "devbox", path, follow)
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := transfer.Receive(stream)
+	return in, stream, err
+}
+
 func TestReadFiles(t *testing.T) {
 	s := serve(t, os.Getuid())
 	makeFiles(t, s.vms)
@@ -97,7 +108,7 @@ func TestReadFiles(t *testing.T) {
 		{"etc", false, "", banger.ErrInvalid},
 		{"", false, "", banger.ErrInvalid},
 	} {
-		in, end, err := s.ReadFiles(t.Context(), "devbox", tc.path, tc.follow)
+		in, end, err := s.readFiles(t.Context(), tc.path, tc.follow)
 		if !errors.Is(err, tc.err) {
 			t.Errorf("%q: %v, want %v", tc.path, err, tc.err)
 		}
@@ -119,7 +130,7 @@ func TestReadFiles(t *testing.T) {
 		}
 		end.Close()
 	}
-	if _, _, err := s.ReadFiles(t.Context(), "nosuch", "/", false); !errors.Is(err, banger.ErrNotFound) {
+	if _, err := s.ReadFiles(t.Context(), "nosuch", "/", false); !errors.Is(err, banger.ErrNotFound) {
 		t.Errorf("of no VM: %v", err)
 	}
 }
@@ -130,7 +141,7 @@ func TestReadFilesYields(t *testing.T) {
 	makeFiles(t, s.vms)
 	cut, cancel := context.WithCancel(t.Context())
 	s.vms.cut = cut
-	in, end, err := s.ReadFiles(t.Context(), "devbox", "/large", false)
+	in, end, err := s.readFiles(t.Context(), "/large", false)
 	if err != nil {
 		t.Fatal(err)
 	}

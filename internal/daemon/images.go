@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // imageRoutes are those of images that lie elsewhere, go elsewhere or are not needed any more.

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (v *vms) ShowImage(_ context.Context, ref string) (api.ImageDetail, error) {

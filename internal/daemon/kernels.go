@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Kernels is what the kernel manager does for the API.

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // kernelList stands for the kernel manager.

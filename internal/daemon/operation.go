@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // maxTold bounds what is kept of one operation's progress for those who ask late.

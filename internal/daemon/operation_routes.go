@@ -7,7 +7,7 @@ import (
 	"net/http"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (s *Server) operationRoutes(mux *http.ServeMux) {

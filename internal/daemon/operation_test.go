@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func newTestOperation() *operation {

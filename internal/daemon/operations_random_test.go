@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 // Clients that ask, detach, follow, cancel and leave at random leave no operation running, none undecided, and no goroutine.
@@ -72,7 +72,7 @@ func TestRandomClients(t *testing.T) {
 
 // actRandomly is one client that does one thing.
 func (s *served) actRandomly(t *testing.T) {
-	c, err := client.DialExisting(t.Context(), client.Config{Dir: s.dir})
+	c, err := client.DialExisting(t.Context(), client.Config{StateDir: s.dir.Root})
 	if err != nil {
 		t.Error(err)
 		return

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/api"
 	"banger/client"
-	"banger/internal/api"
 )
 
 // gate is work that tells that it has begun, and ends when it is let go or cancelled; it undoes what it made then.
@@ -53,7 +53,7 @@ func (g *gate) cause() string {
 // other is another client of the same daemon.
 func (s *served) other(t *testing.T) *client.Client {
 	t.Helper()
-	c, err := client.DialExisting(t.Context(), client.Config{Dir: s.dir})
+	c, err := client.DialExisting(t.Context(), client.Config{StateDir: s.dir.Root})
 	if err != nil {
 		t.Fatal(err)
 	}

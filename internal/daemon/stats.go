@@ -3,7 +3,7 @@ package daemon
 import (
 	"net/http"
 
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (s *Server) statsRoutes(mux *http.ServeMux) {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (v *vms) Stats(_ context.Context, refs []string) (api.Stats, error) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // events writes one event a line, at once.

@@ -6,7 +6,7 @@ import (
 	"net/http"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Verbs is what is done to VMs beside making, starting, stopping and deleting them.

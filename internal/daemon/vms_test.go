@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (v *vms) Resolve(_ context.Context, refs []string) ([]api.ResolvedVM, error) {

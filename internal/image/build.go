@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/ext4/write"
 	"banger/internal/hostcheck"
 	"banger/internal/proc"

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/catalog"
 	"banger/internal/ext4/check"
 	"banger/internal/statedir"

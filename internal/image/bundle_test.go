@@ -24,7 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/catalog"
 	"banger/internal/statedir"
 	"banger/internal/tree"

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/testenv"
 )
 

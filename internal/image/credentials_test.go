@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/testenv"
 )
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 //go:embed definitions/*.toml

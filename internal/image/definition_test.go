@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/tree"
 )
 

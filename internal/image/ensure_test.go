@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/config"
 	"banger/internal/testenv"
 	"banger/internal/tree"

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/ext4/read"
 	"banger/internal/testenv"
 	"banger/internal/tree"

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/oci"
 	"banger/internal/statedir"
 	"banger/internal/tree"

@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/ext4/read"
 	"banger/internal/testenv"
 	"banger/internal/tree"

@@ -10,7 +10,7 @@ import (
 	"slices"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/atomicfile"
 	"banger/internal/statedir"
 )

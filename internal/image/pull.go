@@ -10,7 +10,7 @@ import (
 	imageref "github.com/google/go-containerregistry/pkg/name"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/oci"
 	"banger/internal/statedir"
 )

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // serveRegistry serves an empty registry on this computer; around may wrap it.

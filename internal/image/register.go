@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/ext4/read"
 	"banger/internal/hostimage"
 )

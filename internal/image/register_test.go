@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/statedir"
 	"banger/internal/testenv"
 	"banger/internal/tree"

@@ -33,7 +33,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/testenv"
 )
 

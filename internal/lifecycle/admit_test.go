@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // sized makes a stopped VM.

@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
-	"banger/internal/proc"
 )
 
 func (w *world) mustCreateAged(name string, ttl, stopIdle time.Duration) banger.VM {
@@ -392,7 +391,7 @@ func TestStopIdle(t *testing.T) {
 					if g.silent {
 						return machine.Stats{}
 					}
-					return machine.Stats{VMM: &proc.Usage{CPU: cpu, Clock: time.Since(begun)}, Streams: g.streams, Net: g.net}
+					return machine.Stats{VMM: &banger.ProcessUsage{CPU: cpu, Clock: time.Since(begun)}, Streams: g.streams, Net: g.net}
 				}
 				w.mustCreate("forever", true)
 				w.mustCreateAged("box", 0, policy)
@@ -427,7 +426,9 @@ func TestStopIdleAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		begun := time.Now()
-		w.measure = func(banger.VMID) machine.Stats { return machine.Stats{VMM: &proc.Usage{Clock: time.Since(begun)}} }
+		w.measure = func(banger.VMID) machine.Stats {
+			return machine.Stats{VMM: &banger.ProcessUsage{Clock: time.Since(begun)}}
+		}
 		w.mustCreateAged("box", 0, 30*time.Minute)
 		w.mustCreateAged("webbox", 0, 100*time.Hour)
 		time.Sleep(29*time.Minute + time.Second)
@@ -450,7 +451,7 @@ func TestStopIdleBeginsAnew(t *testing.T) {
 		w := newWorld(t)
 		begun := time.Now()
 		w.measure = func(banger.VMID) machine.Stats {
-			return machine.Stats{VMM: &proc.Usage{Clock: time.Since(begun)}}
+			return machine.Stats{VMM: &banger.ProcessUsage{Clock: time.Since(begun)}}
 		}
 		w.mustCreateAged("box", 0, 30*time.Minute)
 		time.Sleep(29 * time.Minute)
@@ -502,14 +503,14 @@ func TestStopIdleIsCutOff(t *testing.T) {
 func TestStopIdleLooksOnceMore(t *testing.T) {
 	w := newWorld(t)
 	vm := w.mustCreateAged("box", 0, time.Hour)
-	last := machine.Stats{VMM: &proc.Usage{}, Streams: machine.Streams{Begun: 3}}
+	last := machine.Stats{VMM: &banger.ProcessUsage{}, Streams: machine.Streams{Begun: 3}}
 	uses := func(stats machine.Stats) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.runs[vm.ID].use = stats
 	}
 	for _, now := range []machine.Streams{{Open: 1, Begun: 4}, {Begun: 4}} {
-		uses(machine.Stats{VMM: &proc.Usage{}, Streams: now})
+		uses(machine.Stats{VMM: &banger.ProcessUsage{}, Streams: now})
 		if w.stopIdle(t.Context(), vm, last); w.get("box").State != banger.StateRunning {
 			t.Fatalf("stopped with %+v", now)
 		}

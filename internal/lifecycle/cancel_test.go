@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // A creation that is cancelled at any of its steps is undone when it returns, unless that was too late: then it is whole.

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (i images) Base(_ context.Context, image banger.Image, _ banger.ProgressFunc) (string, error) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/disk"
 )
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/disk"
 	"banger/internal/filesync"
 	"banger/internal/machine"

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (w *world) create(name string, start bool) (banger.VM, error) {

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/statedir"
 )
 

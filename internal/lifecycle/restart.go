@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Restart stops a VM as Stop does and starts it again; nothing else happens to it in between. One that does not run is started.

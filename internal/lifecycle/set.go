@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Set changes what a VM is. Labels and when it is deleted or stopped for idleness change at once; its sizes and variables do while it does not

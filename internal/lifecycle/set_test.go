@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func text(s string) *string               { return &s }

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // statusTimeout bounds how long Show waits for a supervisor: a listing must not hang on one.

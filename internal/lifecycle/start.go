@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 )
 

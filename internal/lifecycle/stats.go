@@ -8,7 +8,7 @@ import (
 	"syscall"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Stats tells what the VMs that refs name use, each once, in their order; without refs, all that run. It asks all supervisors

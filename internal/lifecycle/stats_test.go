@@ -8,7 +8,6 @@ import (
 
 	"banger"
 	"banger/internal/machine"
-	"banger/internal/proc"
 )
 
 func TestStats(t *testing.T) {
@@ -24,7 +23,7 @@ func TestStats(t *testing.T) {
 	use := func(cpu, clock time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.runs[busy.ID].use = machine.Stats{VMM: &proc.Usage{CPU: cpu, ResidentBytes: 1 << 20, Clock: clock}, Streams: machine.Streams{Open: 2, Begun: 9},
+		w.runs[busy.ID].use = machine.Stats{VMM: &banger.ProcessUsage{CPU: cpu, ResidentBytes: 1 << 20, Clock: clock}, Streams: machine.Streams{Open: 2, Begun: 9},
 			Net: banger.NetTraffic{SentBytes: 7, ReceivedBytes: 8}}
 		w.runs[lost.ID].supervisor = false
 	}

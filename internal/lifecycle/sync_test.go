@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 // Each start brings files up to date before the VM counts as running, those of the configuration and the VM's own; what can't be is told

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 )
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/filesync"
 	"banger/internal/machine"
 	"banger/internal/proc"

@@ -4,14 +4,13 @@ import (
 	"context"
 
 	"banger"
-	"banger/internal/proc"
 )
 
 // Stats is what a run uses.
 type Stats struct {
-	VMM     *proc.Usage `json:"vmm,omitempty"` // absent while there is none
-	Machine proc.Usage  `json:"machine"`       // of the supervisor
-	Streams Streams     `json:"streams"`
+	VMM     *banger.ProcessUsage `json:"vmm,omitempty"` // absent while there is none
+	Machine banger.ProcessUsage  `json:"machine"`       // of the supervisor
+	Streams Streams              `json:"streams"`
 
 	Net banger.NetTraffic `json:"net"` // since the supervisor started
 }

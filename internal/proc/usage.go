@@ -15,43 +15,27 @@ import (
 	"banger"
 )
 
-// Usage is what a process uses.
-type Usage struct {
-	CPU           time.Duration `json:"cpu_ns"` // of all its threads so far
-	ResidentBytes int64         `json:"resident_bytes"`
-	Clock         time.Duration `json:"clock_ns"` // CLOCK_MONOTONIC of the host when it was read: the difference of two means something
-}
-
 // Usage reads what exactly this process uses. Errors: ErrNotFound when it is gone.
-func (h Handle) Usage() (Usage, error) {
+func (h Handle) Usage() (banger.ProcessUsage, error) {
 	boot, err := BootID()
 	if err != nil {
-		return Usage{}, fmt.Errorf("read boot id: %w", err)
+		return banger.ProcessUsage{}, fmt.Errorf("read boot id: %w", err)
 	}
 	if boot != h.BootID {
-		return Usage{}, errGone
+		return banger.ProcessUsage{}, errGone
 	}
 	clock, err := readClock(unix.CLOCK_MONOTONIC)
 	if err != nil {
-		return Usage{}, err
+		return banger.ProcessUsage{}, err
 	}
 	stat, err := readStat(h.PID)
 	if err == nil && stat.started != h.StartTime {
 		err = errGone
 	}
 	if err != nil {
-		return Usage{}, err
+		return banger.ProcessUsage{}, err
 	}
-	return Usage{CPU: time.Duration(stat.user+stat.system) * clockTick, ResidentBytes: stat.resident * int64(os.Getpagesize()), Clock: clock}, nil
-}
-
-// Share is how much of one processor was used since before: 1 is all of it, 0 also when no time has passed or before is of
-// another process.
-func (u Usage) Share(before Usage) float64 {
-	if u.Clock <= before.Clock || u.CPU < before.CPU {
-		return 0
-	}
-	return float64(u.CPU-before.CPU) / float64(u.Clock-before.Clock)
+	return banger.ProcessUsage{CPU: time.Duration(stat.user+stat.system) * clockTick, ResidentBytes: stat.resident * int64(os.Getpagesize()), Clock: clock}, nil
 }
 
 // HostTime is this moment by the clock of this boot of the host.

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/tree"
 )
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/filesync"
@@ -75,7 +75,7 @@ func newWorld(root, home string) (*world, error) {
 		Status: func(context.Context) (api.Status, error) {
 			return api.Status{Version: "v0", PID: os.Getpid(), StateDir: root, Accel: w.manager.Accel()}, nil
 		},
-		Settings: func(context.Context) ([]config.Setting, error) {
+		Settings: func(context.Context) ([]banger.Setting, error) {
 			settings := config.Loaded{Config: config.Default()}
 			return settings.Settings(), nil
 		},
@@ -318,7 +318,7 @@ func (m machines) Stats(_ context.Context, id banger.VMID) (machine.Stats, error
 		return machine.Stats{}, err
 	}
 	clock := time.Since(m.opened)
-	return machine.Stats{VMM: &proc.Usage{CPU: clock / 2, ResidentBytes: 300 << 20, Clock: clock}, Machine: proc.Usage{ResidentBytes: 9 << 20, Clock: clock},
+	return machine.Stats{VMM: &banger.ProcessUsage{CPU: clock / 2, ResidentBytes: 300 << 20, Clock: clock}, Machine: banger.ProcessUsage{ResidentBytes: 9 << 20, Clock: clock},
 		Streams: machine.Streams{Open: 3, Begun: 5}, Net: banger.NetTraffic{SentBytes: 1536, ReceivedBytes: 7 << 20}}, nil
 }
 

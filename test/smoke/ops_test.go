@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/testenv"
 )
 

@@ -26,7 +26,7 @@ const Ready = "ready"
 const (
 	RouteStatus       = "GET /v1/status"           // → Status
 	RouteShutdown     = "POST /v1/shutdown"        // ?force=1 while operations run → {}: the daemon ends, VMs go on
-	RouteSettings     = "GET /v1/config"           // → []config.Setting
+	RouteSettings     = "GET /v1/config"           // → []banger.Setting
 	RouteVMCreate     = "POST /v1/vms"             // CreateRequest → events, VM
 	RouteVMList       = "GET /v1/vms"              // → []banger.VM, oldest first
 	RouteVMShow       = "GET /v1/vms/{ref}"        // → VMDetail
