@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -127,6 +128,7 @@ func TestCopyIsLarge(t *testing.T) {
 // A new host takes over a guest that has not noticed the end of the old one, in the middle of one of its frames.
 func TestTakeOver(t *testing.T) {
 	header := []byte{0, yamuxData, 0, 1, 0, 0, 0, 1, 0, 0, 0xff, 0xff}
+	largest := []byte{0, yamuxData, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0}
 	for _, tc := range []struct {
 		name string
 		left []byte // written by the old host last
@@ -137,6 +139,8 @@ func TestTakeOver(t *testing.T) {
 		{"4 bytes into a header", header[:4]},
 		{"8 bytes into a header", header[:8]},
 		{"10 bytes into a header", header[:10]},
+		{"10 bytes into the header of a frame of 64 KiB", largest[:10]},
+		{"11 bytes into the header of a frame of 64 KiB", largest[:11]},
 		{"into the header of a window update", []byte{0, 1, 0}},
 		{"in a body", append(header, "begin"...)},
 		{"garbage", []byte("\xb4bang\xb4banger?")},
@@ -210,6 +214,44 @@ func TestHelloIgnoresOldAnswers(t *testing.T) {
 		guest.Write(helloFrame{kind, ProtocolVersion + 1, 12345}.encode())
 	}
 	greet(t, host, guest)
+}
+
+// A guest that is slow answers two hellos in turn. Its welcome to the first is of a session that the hello between has ended.
+func TestWelcomeCountsForTheLastGo(t *testing.T) {
+	var sent bytes.Buffer
+	c := hostGreeter{w: &sent, interval: time.Hour, patience: time.Hour, timer: time.NewTimer(time.Hour)}
+	c.attempt() // nonce 0
+	c.attempt()
+	for _, step := range []struct {
+		kind  byte
+		nonce uint64
+		want  bool
+	}{
+		{kindAnswer, 0, false},
+		{0, 0, false}, // its patience ends
+		{kindAnswer, 1, false},
+		{kindWelcome, 0, false},
+		{kindWelcome, 1, true},
+	} {
+		if step.kind == 0 {
+			c.attempt()
+		} else if got, err := c.answer(helloFrame{step.kind, ProtocolVersion, step.nonce}); got != step.want || err != nil {
+			t.Errorf("%c %d counts as the welcome: %v, %v; want %v", step.kind, step.nonce, got, err, step.want)
+		}
+	}
+	for i, want := range []byte{kindHello, kindHello, kindGo, kindHello, kindGo} {
+		if got := sent.Bytes()[i*helloSize+offKind]; got != want {
+			t.Errorf("frame %d is %c, want %c", i, got, want)
+		}
+	}
+}
+
+// A guest that has left its session writes one byte and waits.
+func TestOneByteEndsASession(t *testing.T) {
+	host, guest := pair(t)
+	h, _ := greet(t, host, lasting{guest})
+	guest.Write([]byte{'\n'})
+	<-h.Done()
 }
 
 func TestHelloVersion(t *testing.T) {

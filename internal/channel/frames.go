@@ -16,7 +16,7 @@ const (
 	yamuxMaxType   = 3 // go away
 	offFrameType   = 1
 	offFrameLength = 8
-	maxWindow      = 1 << 20
+	maxWindow      = 1 << 20 // bytes of one stream that wait for their reader
 )
 
 // frameReader passes yamux frames on and ends at the first that no peer of ours writes. A guest that missed the end of a
@@ -37,7 +37,8 @@ func (f *frameReader) Read(p []byte) (int, error) {
 		m := copy(f.header[f.have:], rest)
 		f.have += m
 		rest = rest[m:]
-		if f.have == yamuxHeader {
+		// At once, not when the header is whole: a peer that has left its session writes one byte and waits for a hello.
+		if m > 0 && f.header[0] != yamuxVersion || f.have == yamuxHeader {
 			if err := f.next(); err != nil {
 				return 0, err
 			}
@@ -48,7 +49,7 @@ func (f *frameReader) Read(p []byte) (int, error) {
 
 func (f *frameReader) next() error {
 	version, kind, length := f.header[0], f.header[offFrameType], binary.BigEndian.Uint32(f.header[offFrameLength:])
-	if version != yamuxVersion || kind > yamuxMaxType || kind == yamuxData && length > maxWindow {
+	if version != yamuxVersion || kind > yamuxMaxType || kind == yamuxData && length > maxFrame {
 		return fmt.Errorf("%w: channel frame %x", banger.ErrCorrupt, f.header)
 	}
 	f.have = 0

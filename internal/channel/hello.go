@@ -37,7 +37,8 @@ const (
 const (
 	helloInterval    = 100 * time.Millisecond // between the first attempts
 	helloIntervalMax = 2 * time.Second
-	fillerAttempt    = 5 // by then a guest that lives and has read everything would have answered
+	welcomePatience  = 2 * time.Second // for the first welcome: a guest that answers reads what follows; it doubles
+	fillerAttempt    = 5               // by then a guest that lives and has read everything would have answered
 )
 
 type helloFrame struct {
@@ -104,7 +105,7 @@ func Host(ctx context.Context, rwc io.ReadWriteCloser) (*Session, error) {
 func hostHello(r io.ByteReader, w io.Writer) error {
 	var first [8]byte
 	rand.Read(first[:])
-	c := hostGreeter{w: w, first: binary.BigEndian.Uint64(first[:]), interval: helloInterval}
+	c := hostGreeter{w: w, first: binary.BigEndian.Uint64(first[:]), interval: helloInterval, patience: welcomePatience}
 	c.mu.Lock()
 	c.timer = time.AfterFunc(0, c.attempt)
 	c.mu.Unlock()
@@ -128,7 +129,9 @@ type hostGreeter struct {
 	interval time.Duration
 	first    uint64 // nonce of attempt 0; each attempt takes the next
 	attempts uint64
-	going    bool // kindGo was written: no hello may follow before the next interval
+	going    bool          // kindGo was written last: no hello may follow before patience has ended
+	goNonce  uint64        // of that kindGo
+	patience time.Duration // with the guest's welcome
 	done     bool
 	err      error // of a write
 }
@@ -183,11 +186,12 @@ func (c *hostGreeter) answer(f helloFrame) (welcome bool, err error) {
 		return false, nil
 	case f.Version != ProtocolVersion:
 		return false, &VersionError{Host: ProtocolVersion, Guest: f.Version}
-	case f.Kind == kindWelcome && c.going:
+	case f.Kind == kindWelcome && c.going && f.Nonce == c.goNonce:
 		return true, nil
 	case f.Kind == kindAnswer && !c.going:
-		c.going = true
-		c.timer.Reset(c.interval)
+		c.going, c.goNonce = true, f.Nonce
+		c.timer.Reset(c.patience)
+		c.patience *= 2
 		_, err = c.w.Write(helloFrame{kindGo, ProtocolVersion, f.Nonce}.encode())
 	}
 	return false, err
