@@ -20,6 +20,7 @@ const daemonEndTimeout = 30 * time.Second
 func (a *app) daemonStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "show whether the daemon runs, where it listens and logs", Args: noArgs,
+		Example: "  banger daemon status\n  banger daemon status --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dialExisting(cmd.Context())
 			if errors.Is(err, banger.ErrUnavailable) {

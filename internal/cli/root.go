@@ -40,15 +40,15 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
 	flags.SortFlags = false
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(usageTemplate)
+	a.addTree(root)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		switch cmd.Name() {
 		case "help":
-			cmd.Short = "help about any command"
+			cmd.Short, cmd.Long, cmd.Example = "help about any command", "", "  banger help vm run\n  banger vm run --help     the same\n  banger --tree            all commands"
 		case "completion":
-			cmd.Short = "make the script that completes banger's commands in a shell"
-			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, showOrRefuse
+			describeCompletion(cmd)
 		}
 	}
 	a.strict(root)

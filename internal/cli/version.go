@@ -37,6 +37,7 @@ func (b Build) String() string {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "which build this is", Args: noArgs,
+		Example: "  banger version\n  banger version --json",
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
 				return a.printJSON(a.build)

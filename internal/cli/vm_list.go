@@ -22,7 +22,8 @@ func (a *app) vmList() *cobra.Command {
 }
 
 func (a *app) psCommand() *cobra.Command {
-	return a.listCommand(&cobra.Command{Use: "ps [flags]", Short: "list VMs", Long: `The same as "banger vm list".`})
+	return a.listCommand(&cobra.Command{Use: "ps [flags]", Short: "list VMs", Long: `The same as "banger vm list".`,
+		Example: "  banger ps\n  banger ps --filter state=running\n  banger ps --json"})
 }
 
 func (a *app) listCommand(cmd *cobra.Command) *cobra.Command {
