@@ -88,25 +88,63 @@ func TestDefaultNet(t *testing.T) {
 	}
 }
 
-// Sockets for other VMs that a killed supervisor has left go when the daemon starts; those of VMs that run stay.
-func TestPeersAfterAKill(t *testing.T) {
+// A name leads other VMs to who has it now, also while the supervisor of who had it before hangs, and after a crash.
+func TestPeerNames(t *testing.T) {
 	w := newWorld(t)
-	if err := os.MkdirAll(w.dir.Peers(), 0o700); err != nil {
+	first := w.mustCreate("db", true)
+	want := func(when, name string, id banger.VMID) {
+		t.Helper()
+		if got, _ := machine.Peer(w.dir.Peers(), name); got != id {
+			t.Errorf("%s %s leads to %q, want %q", when, name, got, id)
+		}
+	}
+	want("after a start", "db", first.ID)
+	w.awaitWatcher(first.ID)
+	w.mu.Lock()
+	w.runs[first.ID].supervisor = false // unnoticed: it hangs
+	w.mu.Unlock()
+	if _, err := w.Rename(t.Context(), "db", "old", nil); err != nil {
 		t.Fatal(err)
 	}
-	w.mustCreate("runs", true)
-	w.mustCreate("stopped", false)
-	for _, name := range []string{"runs", "stopped", "deleted"} {
-		l, err := machine.Listen(machine.PeerSocket(w.dir.Peers(), name))
+	want("after a rename", "old", first.ID)
+	want("after a rename", "db", "")
+	second := w.mustCreate("db", false)
+	want("before its start", "db", "")
+	if _, err := w.Start(t.Context(), "db", nil); err != nil {
+		t.Fatal(err)
+	}
+	want("after its start", "db", second.ID)
+	if _, err := w.Rename(t.Context(), "old", "db", nil); !errors.Is(err, banger.ErrConflict) {
+		t.Errorf("Rename to a taken name = %v", err)
+	}
+	want("after a rename that was refused", "db", second.ID)
+	want("after a rename that was refused", "old", first.ID)
+	w.mu.Lock()
+	w.runs[first.ID].supervisor = true
+	w.mu.Unlock()
+	for name, id := range map[string]banger.VMID{"db": first.ID, "gone": "0123456789ab"} { // as a daemon leaves it that dies
+		if err := machine.NamePeer(w.dir.Peers(), name, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []banger.VMID{first.ID, "0123456789ab"} { // the second is that of a supervisor that was killed
+		l, err := machine.Listen(machine.PeerSocket(w.dir.Peers(), id))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
 	}
 	w.restart()
-	for name, want := range map[string]bool{"runs": true, "stopped": false, "deleted": false} {
-		if _, err := os.Lstat(machine.PeerSocket(w.dir.Peers(), name)); (err == nil) != want {
-			t.Errorf("the socket of %s: %v, want it kept: %v", name, err, want)
+	want("after a crash", "db", second.ID)
+	want("after a crash", "old", first.ID)
+	want("after a crash", "gone", "")
+	if left, err := os.ReadDir(w.dir.Peers()); err != nil || len(left) != 3 {
+		t.Errorf("there are %v, %v; want two names and a socket", left, err)
+	}
+	for _, name := range []string{"old", "db"} {
+		if _, err := w.Delete(t.Context(), name, true, nil); err != nil {
+			t.Fatal(err)
 		}
+		want("after its deletion", name, "")
 	}
 }

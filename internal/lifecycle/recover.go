@@ -17,14 +17,14 @@ func (m *Manager) Recover(ctx context.Context) error {
 		return fmt.Errorf("recover: %w", err)
 	}
 	known := map[banger.VMID]bool{}
-	var active []string
+	active := map[banger.VMID]string{}
 	for _, vm := range vms {
 		if isActive(vm.State) {
-			active = append(active, vm.Spec.Name)
+			active[vm.ID] = vm.Spec.Name
 		}
 	}
-	if err := machine.CleanPeers(m.Dir.Peers(), active); err != nil {
-		m.Log.ErrorContext(ctx, "remove sockets of VMs that do not run", "err", err)
+	if err := machine.NamePeers(m.Dir.Peers(), active); err != nil {
+		m.Log.ErrorContext(ctx, "name the sockets by which VMs reach each other", "err", err)
 	}
 	for _, vm := range vms {
 		known[vm.ID] = true

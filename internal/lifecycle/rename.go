@@ -1,10 +1,12 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	"banger"
+	"banger/internal/machine"
 )
 
 // renameTimeout bounds how long a guest may take to get another host name.
@@ -27,12 +29,20 @@ func (m *Manager) Rename(ctx context.Context, ref, name string, progress banger.
 			return vm, err
 		}
 		defer release()
+		if vm, err = m.Store.Get(ctx, string(vm.ID)); err != nil {
+			return vm, err
+		}
 		old := vm.Spec.Name
-		vm, err = m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
-			old, vm.Spec.Name = vm.Spec.Name, name
+		m.forgetPeer(ctx, vm) // before another VM can have the name
+		_, err = m.Store.Update(ctx, vm.ID, func(vm *banger.VM) error {
+			vm.Spec.Name = name
 			return nil
 		})
-		if err != nil {
+		vm, getErr := m.Store.Get(ctx, string(vm.ID))
+		if getErr == nil && isActive(vm.State) {
+			m.namePeer(ctx, vm)
+		}
+		if err = cmp.Or(err, getErr); err != nil {
 			return vm, &banger.Error{Op: "rename vm", Subject: old, Err: err}
 		}
 		m.Log.InfoContext(ctx, "renamed", "vm", vm.ID, "from", old, "name", name)
@@ -41,6 +51,20 @@ func (m *Manager) Rename(ctx context.Context, ref, name string, progress banger.
 		}
 		return vm, nil
 	})
+}
+
+// namePeer lets other VMs find a running one by its name, as far as their rules allow. It holds the claim.
+func (m *Manager) namePeer(ctx context.Context, vm banger.VM) {
+	if err := machine.NamePeer(m.Dir.Peers(), vm.Spec.Name, vm.ID); err != nil {
+		m.Log.WarnContext(ctx, "other VMs do not find this one", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+	}
+}
+
+// forgetPeer undoes namePeer.
+func (m *Manager) forgetPeer(ctx context.Context, vm banger.VM) {
+	if err := machine.ForgetPeer(m.Dir.Peers(), vm.Spec.Name, vm.ID); err != nil {
+		m.Log.WarnContext(ctx, "other VMs still look for this one by a name it has no more", "vm", vm.ID, "name", vm.Spec.Name, "err", err)
+	}
 }
 
 // tellName tells a running guest its name if that is another than it has, and whether it has it now. A supervisor that does not know

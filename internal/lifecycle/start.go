@@ -119,6 +119,7 @@ func (m *Manager) boot(ctx context.Context, vm banger.VM, vmm VMM, overcommit bo
 	if err != nil {
 		return vm, err
 	}
+	m.namePeer(ctx, row)
 	if err := m.Machines.Launch(ctx, cfg); err != nil {
 		return row, fmt.Errorf("start the machine: %w", err)
 	}

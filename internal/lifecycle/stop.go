@@ -131,6 +131,7 @@ func (m *Manager) ended(ctx context.Context, vm banger.VM, exit banger.Exit, sta
 	if err := m.finish(ctx, vm.ID); err != nil {
 		return vm, err
 	}
+	m.forgetPeer(ctx, vm)
 	return m.update(ctx, vm.ID, func(vm *banger.VM) {
 		exit.Detail, vm.StopReason = cmp.Or(vm.StopReason, exit.Detail), ""
 		vm.State, vm.Exit, vm.StoppedAt, vm.LastError = state, &exit, exit.At, "" // the time tells which record that was: clocks jump
@@ -245,6 +246,7 @@ func (m *Manager) remove(ctx context.Context, vm banger.VM, progress banger.Prog
 			return err
 		}
 	}
+	m.forgetPeer(ctx, vm)
 	return m.erase(ctx, vm.ID)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -102,6 +103,9 @@ func newWorldIn(t *testing.T, root string) *world {
 		worked: map[banger.VMID]bool{}, kept: map[banger.VMID]bool{}, holders: map[int]chan struct{}{}, failStep: -1, crashAt: -1, crashed: make(chan struct{}), clock: hostClock{bootID: "first boot", booted: time.Now()}}
 	t.Cleanup(w.thaw)
 	t.Cleanup(w.shut)
+	if err := os.MkdirAll(w.dir.Peers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	w.open()
 	return w
 }
@@ -232,6 +236,9 @@ func (w *world) broken() (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("vm %s is %s with processes", vm.Spec.Name, vm.State))
 		case !w.homes[vm.ID] && vm.State != banger.StateError: // with a reason: an undo that failed
 			wrong = append(wrong, fmt.Sprintf("vm %s has no directory", vm.Spec.Name))
+		}
+		if id, err := machine.Peer(w.dir.Peers(), vm.Spec.Name); err == nil && id != vm.ID || err != nil && vm.State == banger.StateRunning {
+			wrong = append(wrong, fmt.Sprintf("other VMs find %q by the name of %s, %s: %v", id, vm.ID, vm.Spec.Name, err))
 		}
 	}
 	for id := range w.homes {

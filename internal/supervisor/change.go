@@ -31,7 +31,6 @@ func (r *run) rename(ctx context.Context, name string) error {
 	b := r.boot
 	r.mu.Unlock()
 	r.Log.Info("renamed", "name", name)
-	r.network.listenAs(r.Machine.Peers, name)
 	if b == nil {
 		return nil
 	}

@@ -31,11 +31,12 @@ type network struct {
 	ring  *machine.Ring
 	log   *slog.Logger
 
-	mu    sync.Mutex // guards the log's measure
-	left  float64
-	last  time.Time
-	lost  int
 	peers *net.UnixListener // takes connections of other VMs; nil: none
+
+	mu   sync.Mutex // guards the log's measure
+	left float64
+	last time.Time
+	lost int
 }
 
 func openNetwork(path string, cfg machine.Config, log *slog.Logger, ended func()) (*network, error) {
@@ -60,7 +61,9 @@ func (r *run) setNet(policy banger.NetPolicy) {
 }
 
 func (n *network) close() {
-	n.listenAs("", "")
+	if n.peers != nil {
+		n.peers.Close()
+	}
 	n.stack.Close()
 	n.ring.Close()
 }
@@ -87,25 +90,19 @@ func (n *network) record(e banger.NetEvent) {
 	}
 }
 
-// listenAs takes connections of other VMs, by the name of this one, instead of by an earlier name.
-func (n *network) listenAs(dir, name string) {
-	var listener *net.UnixListener
-	if dir != "" {
-		var err error
-		if listener, err = machine.Listen(machine.PeerSocket(dir, name)); err != nil {
-			n.log.Warn("listen for other VMs", "err", err)
-			return
-		}
-		listener.SetUnlinkOnClose(true)
-		go n.servePeers(listener)
+// listen takes connections of other VMs, by the VM's id: whoever gives names leads them here.
+func (n *network) listen(dir string, id banger.VMID) {
+	if dir == "" {
+		return
 	}
-	n.mu.Lock()
-	old := n.peers
+	listener, err := machine.Listen(machine.PeerSocket(dir, id))
+	if err != nil {
+		n.log.Warn("listen for other VMs", "err", err)
+		return
+	}
+	listener.SetUnlinkOnClose(true)
 	n.peers = listener
-	n.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
+	go n.servePeers(listener)
 }
 
 func (n *network) servePeers(listener *net.UnixListener) {

@@ -160,11 +160,11 @@ func TestNetworkAfterTakeOver(t *testing.T) {
 	w.finish(done)
 }
 
-// Other VMs ask by the VM's name, an old one no longer.
+// Other VMs find this one by the names that it is given, whatever its supervisor knows of them.
 func TestPeers(t *testing.T) {
 	w := newWorld(t, agent)
 	w.cfg.Peers = t.TempDir()
-	killed, err := machine.Listen(machine.PeerSocket(w.cfg.Peers, w.cfg.Name)) // its name stays, as that of a supervisor that was killed
+	killed, err := machine.Listen(machine.PeerSocket(w.cfg.Peers, w.cfg.ID)) // it stays, as that of a supervisor that was killed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,19 +183,22 @@ func TestPeers(t *testing.T) {
 	answered := func(err error) bool { return err != nil && strings.Contains(err.Error(), "connect to the guest") }
 	<-w.identified
 	go drainCard(w.guest(0).Network())
-	if err := dial("devbox"); !answered(err) {
-		t.Errorf("DialPeer = %v, want that the guest does not answer", err)
+	const other = banger.VMID("fedcba987654")
+	for _, step := range []struct {
+		id   banger.VMID
+		name string
+	}{{w.cfg.ID, "devbox"}, {w.cfg.ID, "webbox"}, {other, "devbox"}} {
+		if err := machine.NamePeer(w.cfg.Peers, step.name, step.id); err != nil {
+			t.Fatal(err)
+		}
+		if err := dial(step.name); answered(err) != (step.id == w.cfg.ID) || !errors.Is(err, banger.ErrUnavailable) {
+			t.Errorf("%s is %s: DialPeer = %v", step.name, step.id, err)
+		}
 	}
-	if err := w.client.Rename(t.Context(), "webbox"); err != nil {
+	if err := machine.ForgetPeer(w.cfg.Peers, "devbox", w.cfg.ID); err != nil { // it is the other's
 		t.Fatal(err)
 	}
-	if err := dial("webbox"); !answered(err) {
-		t.Errorf("DialPeer by the new name = %v", err)
-	}
-	if err := dial("devbox"); !errors.Is(err, banger.ErrUnavailable) || answered(err) {
-		t.Errorf("DialPeer by the old name = %v", err)
-	}
-	conn, err := net.Dial("unix", machine.PeerSocket(w.cfg.Peers, "webbox"))
+	conn, err := net.Dial("unix", machine.PeerSocket(w.cfg.Peers, w.cfg.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,6 +209,15 @@ func TestPeers(t *testing.T) {
 	}
 	w.client.Shutdown(t.Context(), 0)
 	w.finish(done)
+	left, err := os.ReadDir(w.cfg.Peers)
+	if err != nil || len(left) != 2 {
+		t.Errorf("left behind: %v, %v, want the two names", left, err)
+	}
+	for name, id := range map[string]banger.VMID{"webbox": w.cfg.ID, "devbox": other} {
+		if err := machine.ForgetPeer(w.cfg.Peers, name, id); err != nil {
+			t.Error(err)
+		}
+	}
 	if left, err := os.ReadDir(w.cfg.Peers); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}

@@ -158,7 +158,7 @@ func (r *run) prepare() (err error) {
 	if r.network, err = openNetwork(r.dir.NetworkLog(), r.Machine, r.Log, r.rest); err != nil {
 		return err
 	}
-	r.network.listenAs(r.Machine.Peers, r.Machine.Name)
+	r.network.listen(r.Machine.Peers, r.Machine.ID)
 	r.link = newLink(r.dir.GuestSocket(), r.keys)
 	r.ports = newPorts(r.dir.GuestSocket(), r.awaitGuest, r.streaming, r.Log)
 	if r.handles, err = readHandles(r.dir); err != nil {
