@@ -8,13 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	"banger/internal/testenv"
 	"banger/internal/testenv/shown"
 )
 
-// Every command line that a document or a help text shows is one that banger takes: command, flags, number of arguments.
+// Every command line that a document shows is one that banger takes: command, flags, number of arguments.
 func TestShownCommands(t *testing.T) {
 	docsRoot := besideARepository(t)
 	documents, err := shown.Documents(docsRoot)
@@ -108,32 +106,6 @@ func besideARepository(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return root
-}
-
-func TestShownExamples(t *testing.T) {
-	besideARepository(t)
-	root := (&app{Streams: Streams{Out: os.Stdout, Err: os.Stderr}, build: Build{Version: "v1"}}).rootCommand()
-	var walk func(*cobra.Command)
-	walk = func(cmd *cobra.Command) {
-		for _, line := range strings.Split(cmd.Example, "\n") {
-			line, _, _ = strings.Cut(strings.TrimSpace(line), "  ") // what follows is an explanation
-			if !strings.Contains(line, "banger ") || strings.HasPrefix(line, "What comes next") {
-				continue
-			}
-			list, err := shown.Parse(line)
-			if err != nil {
-				t.Errorf("%s: example %q: %v", cmd.CommandPath(), line, err)
-				continue
-			}
-			for _, s := range list {
-				checkShown(t, cmd.CommandPath()+", example", s)
-			}
-		}
-		for _, sub := range cmd.Commands() {
-			walk(sub)
-		}
-	}
-	walk(root)
 }
 
 // The check finds what is wrong.

@@ -16,7 +16,7 @@ func TestIn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("# Title\n\n'''\na 'b c' ~/d   # why\nx | y \"$z\" \\\n  more\n'''\n\n'''toml\nno = \"shell (\"\n'''\n\n'''sh\nv=1 e $(f g)\n'''\n")
+	write("# Title\n\n'''\na 'b c' ~/d   # why\nx | y \"$z\" \\\n  more\n'''\n\n'''toml\nno = \"shell (\"\n'''\n\n'''sh\nv=1 e $(f g) <(h)\n'''\n")
 	got, err := In(path)
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestIn(t *testing.T) {
 	want := []Statement{
 		{Line: 4, Block: 0, Text: "a 'b c' ~/d", Calls: [][]string{{"a", "b c", home + "/d"}}},
 		{Line: 5, Block: 0, Text: "x | y \"$z\" \\\n  more", Calls: [][]string{{"x"}, {"y", "word", "more"}}},
-		{Line: 14, Block: 1, Text: "v=1 e $(f g)", Calls: [][]string{{"e", "word"}, {"f", "g"}}},
+		{Line: 14, Block: 1, Text: "v=1 e $(f g) <(h)", Calls: [][]string{{"e", "word", "word"}, {"f", "g"}, {"h"}}},
 	}
 	got[0].Calls[0][2], want[0].Calls[0][2] = filepath.Base(got[0].Calls[0][2]), "d"
 	if !reflect.DeepEqual(got, want) {
