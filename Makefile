@@ -20,6 +20,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILT   := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 STAMP   := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
 
+SMOKE    := ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
+
 PROGRAMS := banger bangerd banger-machine
 
 .PHONY: run build test smoke soak check bench clean help
@@ -28,7 +30,8 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 	echo 'make build                  build/bin/{banger,bangerd,banger-machine,banger-guest}'
 	echo 'make check                  format, vet, tests with the race detector, no guests'
-	echo 'make smoke                  more and longer tests with real guests'
+	echo 'make smoke                  more and longer tests with real guests (LIST=1: their names; RUN=REGEXP: those that match;'
+	echo '                            JSON=FILE: the result of each)'
 	echo 'make soak                   thousands of random trees, and hours of fuzzing'
 	echo 'make bench                  the benchmarks behind docs/promises.md'
 
@@ -51,12 +54,13 @@ test:
 	BANGER_TIER=test go run ./scripts/testsum
 
 smoke:
-	@scripts/setup smoke
-	BANGER_TIER=smoke go run ./scripts/testsum -guests ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
+	@if [ -n "$(LIST)" ]; then exec go run ./scripts/testsum -list $(SMOKE); fi
+	scripts/setup smoke
+	BANGER_TIER=smoke go run ./scripts/testsum -guests -run '$(value RUN)' -json '$(JSON)' $(SMOKE)
 
 soak:
 	@scripts/setup smoke
-	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
+	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h $(SMOKE)
 
 check:
 	@go run ./scripts/testsum -race

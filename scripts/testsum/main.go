@@ -26,6 +26,8 @@ type options struct {
 	fuzz    time.Duration
 	budget  time.Duration
 	summary string
+	run     string // with only: the tests that match
+	json    string // file
 }
 
 // errFailed says that the summary has failures.
@@ -38,7 +40,17 @@ func main() {
 	flag.DurationVar(&o.fuzz, "fuzz", -1, "time for each fuzz target (10s; with -guests none)")
 	flag.DurationVar(&o.budget, "fuzz-budget", 3*time.Minute, "time for all fuzz targets together")
 	flag.StringVar(&o.summary, "summary", "build/test-summary", "file for the last line")
+	flag.StringVar(&o.run, "run", "", "with -guests: only tests whose names match this regular expression, as in go test")
+	flag.StringVar(&o.json, "json", "", "file for the result of every test, as JSON")
+	list := flag.Bool("list", false, "list the tests of the packages named as arguments with what they hold, and run none")
 	flag.Parse()
+	if *list {
+		if err := listTests(os.Stdout, flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, "testsum:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if o.fuzz < 0 {
 		o.fuzz = 10 * time.Second
 		if o.only {
@@ -58,13 +70,13 @@ func run(o options, packages []string, out io.Writer) error {
 	start := time.Now()
 	r := newReport(out)
 	if o.only {
-		if err := r.test(append([]string{"-p", "1", "-timeout", "0"}, packages...)...); err != nil {
+		if err := r.test(append([]string{"-p", "1", "-timeout", "0", "-run", o.run}, packages...)...); err != nil {
 			return err
 		}
 		if err := r.fuzz(o.fuzz, o.budget); err != nil {
 			return err
 		}
-		return r.finish(o.summary, start)
+		return r.finish(o, start)
 	}
 	r.check("format", gofmt)
 	r.check("vet", func() (string, error) { return command("go", "vet", "./...") })
@@ -95,7 +107,7 @@ func run(o options, packages []string, out io.Writer) error {
 	if err := r.fuzz(o.fuzz, o.budget); err != nil {
 		return err
 	}
-	return r.finish(o.summary, start)
+	return r.finish(o, start)
 }
 
 // gofmt names the files that are not formatted.
@@ -181,16 +193,22 @@ func onlyTimeIsUp(text string) bool {
 }
 
 // finish prints what is worth telling last and writes the summary.
-func (r *report) finish(path string, start time.Time) error {
+func (r *report) finish(o options, start time.Time) error {
 	r.printSlow()
 	r.printSkips()
 	r.printFailures()
-	fmt.Fprintf(r.out, "took %s\n", time.Since(start).Round(time.Second))
+	took := time.Since(start)
+	fmt.Fprintf(r.out, "took %s\n", took.Round(time.Second))
+	if o.json != "" {
+		if err := r.writeJSON(o.json, took); err != nil {
+			return err
+		}
+	}
 	line := fmt.Sprintf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skips))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(o.summary), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, []byte(line), 0o644); err != nil {
+	if err := os.WriteFile(o.summary, []byte(line), 0o644); err != nil {
 		return err
 	}
 	io.WriteString(r.out, line)

@@ -32,8 +32,17 @@ type report struct {
 	skips          []string // name and reason
 	failures       []string // names
 	slow           []slowTest
+	tests          []result // each counts once
 
 	packages map[string]*packageRun
+}
+
+// result is one test of the summary that -json writes.
+type result struct {
+	Name    string  `json:"name"`   // with the package that it is in; of a check or fuzz target what is printed
+	Result  string  `json:"result"` // pass, fail or skip
+	Seconds float64 `json:"seconds"`
+	Reason  string  `json:"reason,omitempty"` // of a skip
 }
 
 // slowTest is a test that took long; what its subtests took is in it.
@@ -49,6 +58,7 @@ const (
 
 type packageRun struct {
 	results map[string]string // action by test
+	seconds map[string]float64
 	output  map[string]*bytes.Buffer
 }
 
@@ -65,16 +75,18 @@ func (r *report) check(name string, run func() (string, error)) {
 	defer r.mu.Unlock()
 	if err == nil {
 		r.passed++
+		r.tests = append(r.tests, result{Name: name, Result: "pass", Seconds: took})
 		fmt.Fprintf(r.out, "ok    %s  %.1fs\n", name, took)
 		return
 	}
-	r.fail(name)
+	r.fail(name, took)
 	fmt.Fprintf(r.out, "FAIL  %s  %.1fs: %v\n%s\n", name, took, err, strings.TrimRight(text, "\n"))
 }
 
-func (r *report) fail(name string) {
+func (r *report) fail(name string, seconds float64) {
 	r.failed++
 	r.failures = append(r.failures, name)
+	r.tests = append(r.tests, result{Name: name, Result: "fail", Seconds: seconds})
 }
 
 // read takes the events of one go test.
@@ -100,7 +112,7 @@ func (r *report) take(e event) {
 	}
 	p := r.packages[e.Package]
 	if p == nil {
-		p = &packageRun{results: map[string]string{}, output: map[string]*bytes.Buffer{}}
+		p = &packageRun{results: map[string]string{}, seconds: map[string]float64{}, output: map[string]*bytes.Buffer{}}
 		r.packages[e.Package] = p
 	}
 	switch e.Action {
@@ -115,7 +127,7 @@ func (r *report) take(e event) {
 			delete(r.packages, e.Package)
 			return
 		}
-		p.results[e.Test] = e.Action
+		p.results[e.Test], p.seconds[e.Test] = e.Action, e.Elapsed
 		if e.Elapsed >= slowSeconds && !strings.Contains(e.Test, "/") {
 			r.slow = append(r.slow, slowTest{strings.TrimPrefix(e.Package, "banger/") + " " + e.Test, e.Elapsed})
 		}
@@ -144,18 +156,21 @@ func (r *report) endPackage(e event, p *packageRun) {
 		name := e.Package + " " + test
 		switch {
 		case p.results[test] == "fail" && !p.childFailed(test):
-			r.fail(name)
+			r.fail(name, p.seconds[test])
 		case p.hasChildren(test):
 			continue
 		case p.results[test] == "skip":
-			r.skips = append(r.skips, name+": "+reason(p.text(test)))
+			why := reason(p.text(test))
+			r.skips = append(r.skips, name+": "+why)
+			r.tests = append(r.tests, result{name, "skip", p.seconds[test], why})
 		case p.results[test] == "pass":
 			r.passed++
+			r.tests = append(r.tests, result{Name: name, Result: "pass", Seconds: p.seconds[test]})
 			count++
 		}
 	}
 	if e.Action == "fail" && r.failed == failedBefore { // did not build, or ended by itself
-		r.fail(e.Package)
+		r.fail(e.Package, e.Elapsed)
 	}
 	if e.Action == "fail" {
 		io.WriteString(r.out, p.text(""))

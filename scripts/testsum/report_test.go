@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const events = `{"Action":"start","Package":"banger/a"}
@@ -43,6 +47,13 @@ func TestRead(t *testing.T) {
 	if want := []string{"banger/a TestTree/bad", "banger/b"}; !slices.Equal(r.failures, want) {
 		t.Errorf("failures = %q, want %q", r.failures, want)
 	}
+	counts := map[string]int{}
+	for _, one := range r.tests {
+		counts[one.Result]++
+	}
+	if counts["pass"] != 2 || counts["fail"] != 2 || counts["skip"] != 1 {
+		t.Errorf("results %v, want 2 pass, 2 fail, 1 skip: %+v", counts, r.tests)
+	}
 	if want := "banger/a TestKVM: a_test.go:9: needs /dev/kvm"; r.skips[0] != want {
 		t.Errorf("skip = %q, want %q", r.skips[0], want)
 	}
@@ -50,6 +61,45 @@ func TestRead(t *testing.T) {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("output has no %q:\n%s", text, &out)
 		}
+	}
+}
+
+func TestWriteJSON(t *testing.T) {
+	r := newReport(&bytes.Buffer{})
+	if err := r.read(strings.NewReader(events)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "new", "results.json")
+	if err := r.writeJSON(path, 90*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	var got struct {
+		Passed, Failed, Skipped int
+		Seconds                 float64
+		Tests                   []result
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &got)
+	}
+	if err != nil || got.Passed != 2 || got.Failed != 2 || got.Skipped != 1 || got.Seconds != 90 || len(got.Tests) != 5 {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if want := (result{"banger/a TestKVM", "skip", 0, "a_test.go:9: needs /dev/kvm"}); !slices.Contains(got.Tests, want) {
+		t.Errorf("tests %+v, want %+v among them", got.Tests, want)
+	}
+}
+
+func TestListTests(t *testing.T) {
+	var out bytes.Buffer
+	if err := listTests(&out, []string{"."}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "testsum TestListTests\n") {
+		t.Errorf("the list has no line of this test:\n%s", &out)
+	}
+	if err := listTests(&out, []string{"./no/such"}); err == nil {
+		t.Error("a package that is not there is no error")
 	}
 }
 
