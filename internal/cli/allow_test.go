@@ -137,6 +137,9 @@ func TestWishBesideFlags(t *testing.T) {
 		if err := cmd.ParseFlags(test.args); err != nil {
 			t.Fatal(err)
 		}
+		if flags.req, err = flags.spec.request(); err != nil {
+			t.Fatal(err)
+		}
 		s := p.Settings.Without(flags.instead(p.Settings)...)
 		var keys []string
 		for key := range s.From {

@@ -110,12 +110,12 @@ func (a *app) wishOf(ctx context.Context, flags *runFlags, plans []planned) (*wi
 func (f *runFlags) instead(s project.Settings) (keys []string) {
 	changed := f.spec.cmd.Flags().Changed
 	for _, l := range []struct {
-		flag string
+		said bool
 		keys []string
-	}{{"image", []string{project.KeyImage}}, {"vcpu", []string{project.KeyVCPU}}, {"memory", []string{project.KeyMemory}}, {"disk-size", []string{project.KeyDisk}},
-		{"net", []string{project.KeyNet, project.KeyHostPorts}}, {"nat", []string{project.KeyNet, project.KeyHostPorts}}, {"user", []string{project.KeyUser}},
-		{"guest-path", []string{project.KeyFolder}}} {
-		if changed(l.flag) {
+	}{{f.req.Image != "", []string{project.KeyImage}}, {f.req.VCPU != nil, []string{project.KeyVCPU}}, {f.req.MemoryMiB != nil, []string{project.KeyMemory}},
+		{f.req.DiskBytes != nil, []string{project.KeyDisk}}, {f.req.Net.Set.Given, []string{project.KeyNet, project.KeyHostPorts}},
+		{changed("user"), []string{project.KeyUser}}, {changed("guest-path"), []string{project.KeyFolder}}} {
+		if l.said {
 			keys = append(keys, l.keys...)
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ its exit status becomes ours; 125 means that banger itself failed.`,
 			if argv == nil {
 				return &banger.Error{Kind: banger.ErrInvalid, Err: errors.New("vm exec: no command given"), Hint: "for a shell: banger vm shell " + args[0]}
 			}
-			return a.execIn(cmd, args[0], argv, flags)
+			return a.execIn(cmd.Context(), args[0], argv, flags)
 		},
 	}
 	flags.add(cmd)
@@ -39,12 +40,12 @@ its exit status becomes ours; 125 means that banger itself failed.`,
 }
 
 // execIn runs argv, or a shell, in the running VM ref.
-func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFlags) error {
+func (a *app) execIn(ctx context.Context, ref string, argv []string, flags execFlags) error {
 	env, err := flags.environment(os.LookupEnv)
 	if err != nil {
 		return err
 	}
-	detail, err := a.show(cmd.Context(), ref)
+	detail, err := a.show(ctx, ref)
 	if err != nil {
 		return streamError{err}
 	}
@@ -52,10 +53,10 @@ func (a *app) execIn(cmd *cobra.Command, ref string, argv []string, flags execFl
 	if detail.State != banger.StateRunning {
 		return streamError{notRunning(name, detail.State)}
 	}
-	if err := a.awaitInit(cmd.Context(), detail, flags.wait); err != nil {
+	if err := a.awaitInit(ctx, detail, flags.wait); err != nil {
 		return err
 	}
-	err = a.attach(cmd.Context(), detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, HomeDir: workDir(detail), User: flags.user})
+	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: env, Dir: flags.workdir, HomeDir: workDir(detail), User: flags.user})
 	if argv == nil {
 		a.remind(detail)
 	}

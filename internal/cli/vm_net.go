@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -262,30 +263,35 @@ func (a *app) netCheck(ctx context.Context, ref string, targets []string) error 
 	if err != nil {
 		return err
 	}
-	host, err := egress.ReadHost()
+	results, err := checkTargets(ctx, detail.Spec.Net, targets)
 	if err != nil {
 		return err
-	}
-	policy := egress.Policy{NetPolicy: detail.Spec.Net.Or(banger.NetFull)}
-	var results []checkResult
-	refused := false
-	for _, text := range targets {
-		name, port, err := parseTarget(text)
-		if err != nil {
-			return err
-		}
-		result := checkTarget(ctx, policy, host, name, port)
-		result.Target = text
-		refused = refused || !result.Allowed
-		results = append(results, result)
 	}
 	if err := a.printChecks(results); err != nil {
 		return err
 	}
-	if refused {
+	if slices.ContainsFunc(results, func(r checkResult) bool { return !r.Allowed }) {
 		return commandExit{status: statusRefused}
 	}
 	return nil
+}
+
+func checkTargets(ctx context.Context, net banger.NetPolicy, targets []string) (results []checkResult, err error) {
+	host, err := egress.ReadHost()
+	if err != nil {
+		return nil, err
+	}
+	policy := egress.Policy{NetPolicy: net.Or(banger.NetFull)}
+	for _, text := range targets {
+		name, port, err := parseTarget(text)
+		if err != nil {
+			return nil, err
+		}
+		result := checkTarget(ctx, policy, host, name, port)
+		result.Target = text
+		results = append(results, result)
+	}
+	return results, nil
 }
 
 func (a *app) printChecks(results []checkResult) error {

@@ -22,6 +22,7 @@ const removeTimeout = time.Minute
 
 type runFlags struct {
 	spec       specFlags
+	req        api.CreateRequest // what spec says
 	exec       execFlags
 	plan       planFlags
 	project    projectFlags
@@ -71,6 +72,9 @@ With --detach the VM is made and started without this client, and goes on; nothi
 				err = withoutClient(cmd, argv)
 			}
 			if err != nil {
+				return err
+			}
+			if flags.req, err = flags.spec.request(); err != nil {
 				return err
 			}
 			return a.run(cmd.Context(), beforeDash(cmd, args), argv, flags)
@@ -130,73 +134,92 @@ func repositories(cmd *cobra.Command, args []string) error {
 }
 
 func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) error {
+	detail, req, err := a.make(ctx, paths, argv, &flags)
+	switch {
+	case err != nil || detail.ID == "":
+		return err
+	case flags.detach:
+		_, err := fmt.Fprintln(a.Out, escape(detail.Spec.Name))
+		return err
+	}
+	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
+		return err
+	}
+	err = a.attach(ctx, detail, req)
+	if flags.remove {
+		return firstError(err, a.removeVM(ctx, detail))
+	}
+	a.remind(detail)
+	return err
+}
+
+// make makes and starts a VM and puts repositories into it. It gives what is to be run there; and no VM when one is only talked
+// about, or made by the daemon alone.
+func (a *app) make(ctx context.Context, paths, argv []string, flags *runFlags) (vm api.VMDetail, exec banger.ExecRequest, err error) {
 	start := a.now()
 	if len(paths) == 0 {
 		if err := flags.plan.unused(); err != nil {
-			return err
+			return vm, exec, err
 		}
 	}
 	plans, err := flags.plan.plan(ctx, paths, flags.exec.user)
 	if err != nil {
-		return err
+		return vm, exec, err
 	}
-	wish, err := a.wishOf(ctx, &flags, plans)
+	wish, err := a.wishOf(ctx, flags, plans)
 	if err != nil {
-		return err
+		return vm, exec, err
 	}
 	if !flags.noBootstrap && argv == nil && !flags.ociCmd {
 		detectTools(ctx, plans)
 	}
 	if flags.plan.dryRun {
-		return a.showPlans(plans, wish)
+		return vm, exec, a.showPlans(plans, wish)
 	}
 	for _, notice := range wish.Notices {
 		a.notice("%s", notice)
 	}
-	req, err := flags.spec.request()
-	if err != nil {
-		return err
-	}
+	req := flags.req
 	if req.Env, err = flags.exec.environment(os.LookupEnv); err != nil {
-		return err
+		return vm, exec, err
 	}
 	if err := flags.spec.host.apply(&req, os.LookupEnv); err != nil {
-		return err
+		return vm, exec, err
 	}
 	if len(plans) > 0 {
-		if err := wish.apply(ctx, a, &req, &flags, plans); err != nil {
-			return err
+		if err := wish.apply(ctx, a, &req, flags, plans); err != nil {
+			return vm, exec, err
 		}
 	}
 	if err := a.checkToolNet(ctx, plans, req.Net); err != nil {
-		return err
+		return vm, exec, err
 	}
 	req.User, req.Start, req.Remove, req.Overcommit = flags.exec.user, true, flags.remove, flags.overcommit
 	dir := flags.exec.workdir
 	if flags.ociCmd {
 		if argv, dir, err = a.ownCommand(ctx, req.Image, argv, dir); err != nil {
-			return err
+			return vm, exec, err
 		}
 	}
 	gitIdentity(ctx, &req)
 	if flags.detach && len(plans) == 0 {
-		return a.runDetached(ctx, req)
+		return vm, exec, a.runDetached(ctx, req)
 	}
 	steps := &stages{}
 	detail, err := a.create(ctx, req, steps)
 	if err != nil {
-		return streamError{err}
+		return vm, exec, streamError{err}
 	}
 	a.notice("%s", specLine(detail.Spec))
 	a.notice("ready in %s", seconds(a.now().Sub(start)))
 	if flags.timings {
 		if err := a.printTimings(steps, detail.Timings); err != nil {
-			return streamError{err}
+			return vm, exec, streamError{err}
 		}
 	}
 	flags.plan.place(plans, detail.User)
 	if err := a.prepare(ctx, detail, plans, false); err != nil {
-		return streamError{a.notPrepared(detail, flags.remove, err)}
+		return vm, exec, streamError{a.notPrepared(detail, flags.remove, err)}
 	}
 	how := toolsInBackground
 	if flags.detach || len(wish.Settings.Create)+len(wish.Settings.Start) > 0 {
@@ -206,28 +229,17 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 		if !flags.remove {
 			a.notice("vm %s runs (away with it: banger vm delete --force %s)", detail.Spec.Name, detail.Spec.Name)
 		}
-		return streamError{err}
+		return vm, exec, streamError{err}
 	}
-	if err := a.setUpNew(ctx, detail, wish, plans, &flags, argv); err != nil {
-		return err
-	}
-	if flags.detach {
-		_, err := fmt.Fprintln(a.Out, escape(detail.Spec.Name))
-		return err
-	}
-	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
-		return err
+	if err := a.setUpNew(ctx, detail, wish, plans, flags, argv); err != nil {
+		return vm, exec, err
 	}
 	home := ""
 	if len(plans) > 0 {
 		home = or(wish.folder, plans[0].dest)
 	}
-	err = a.attach(ctx, detail, banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, HomeDir: home, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User})
-	if flags.remove {
-		return firstError(err, a.removeVM(ctx, detail))
-	}
-	a.remind(detail)
-	return err
+	exec = banger.ExecRequest{Argv: argv, Env: req.Env, Dir: dir, HomeDir: home, MakeDir: flags.ociCmd && flags.exec.workdir == "", User: req.User}
+	return detail, exec, nil
 }
 
 // notPrepared tells that the VM is there all the same.

@@ -14,7 +14,7 @@ func (a *app) vmShell() *cobra.Command {
 		Example:           "  banger vm shell devbox\n  banger vm shell --user www-data devbox",
 		ValidArgsFunction: a.completeVMs(1, banger.StateRunning),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.execIn(cmd, args[0], nil, flags)
+			return a.execIn(cmd.Context(), args[0], nil, flags)
 		},
 	}
 	flags.add(cmd)

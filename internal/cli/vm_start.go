@@ -19,16 +19,9 @@ refused, with the VMs to stop.`,
 		Example:           "  banger vm start devbox\n  banger vm shell devbox",
 		ValidArgsFunction: a.completeVMs(0, banger.StateStopped, banger.StateError),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			start := a.now()
 			steps := &stages{}
-			done, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
-				return c.StartVM(ctx, ref, api.StartRequest{Overcommit: overcommit}, steps.record(show))
-			})
+			done, err := a.startVMs(cmd.Context(), args, overcommit, steps)
 			if err != nil {
-				return err
-			}
-			a.notice("ready in %s", seconds(a.now().Sub(start)))
-			if err := a.startedAll(cmd.Context(), done); err != nil {
 				return err
 			}
 			if timings && len(done) == 1 {
@@ -40,6 +33,19 @@ refused, with the VMs to stop.`,
 	addTimings(cmd, &timings)
 	addOvercommit(cmd, &overcommit)
 	return cmd
+}
+
+// startVMs starts VMs and runs what their repositories want run then.
+func (a *app) startVMs(ctx context.Context, refs []string, overcommit bool, steps *stages) ([]api.VMDetail, error) {
+	start := a.now()
+	done, err := a.each(ctx, refs, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
+		return c.StartVM(ctx, ref, api.StartRequest{Overcommit: overcommit}, steps.record(show))
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.notice("ready in %s", seconds(a.now().Sub(start)))
+	return done, a.startedAll(ctx, done)
 }
 
 // addOvercommit adds the flag that starts a VM although there is not the memory.

@@ -22,14 +22,18 @@ func (a *app) vmStop() *cobra.Command {
 			if err := timeout.check(cmd); err != nil {
 				return err
 			}
-			_, err := a.each(cmd.Context(), args, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
-				return c.StopVM(ctx, ref, time.Duration(timeout), show)
-			})
-			return err
+			return a.stopVMs(cmd.Context(), args, time.Duration(timeout))
 		},
 	}
 	timeout.add(cmd)
 	return cmd
+}
+
+func (a *app) stopVMs(ctx context.Context, refs []string, timeout time.Duration) error {
+	_, err := a.each(ctx, refs, func(ctx context.Context, c *client.Client, ref string, show banger.ProgressFunc) (api.VMDetail, error) {
+		return c.StopVM(ctx, ref, timeout, show)
+	})
+	return err
 }
 
 // stopTimeout is a flag: what a guest gets to power off.

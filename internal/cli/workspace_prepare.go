@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/api"
 )
 
 func (a *app) workspacePrepare() *cobra.Command {
@@ -41,18 +44,8 @@ commits or files there would be lost, they are listed and nothing is done.`,
 				}
 				return a.showPlans(plans, nil)
 			}
-			vm, err := a.show(ctx, args[0])
+			vm, plans, err := a.prepareIn(ctx, args[0], paths, flags, force)
 			if err != nil {
-				return err
-			}
-			plans, err := flags.plan(ctx, paths, vm.User)
-			if err != nil {
-				return err
-			}
-			if vm.State != banger.StateRunning {
-				return notRunning(vm.Spec.Name, vm.State)
-			}
-			if err := a.prepare(ctx, vm, plans, force); err != nil {
 				return err
 			}
 			if a.json {
@@ -71,4 +64,20 @@ commits or files there would be lost, they are listed and nothing is done.`,
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "save work in the VM that would be lost, as workspace pull does, and go on")
 	return cmd
+}
+
+// prepareIn puts repositories into the running VM ref.
+func (a *app) prepareIn(ctx context.Context, ref string, paths []string, flags planFlags, force bool) (api.VMDetail, []planned, error) {
+	vm, err := a.show(ctx, ref)
+	if err != nil {
+		return vm, nil, err
+	}
+	plans, err := flags.plan(ctx, paths, vm.User)
+	if err != nil {
+		return vm, nil, err
+	}
+	if vm.State != banger.StateRunning {
+		return vm, nil, notRunning(vm.Spec.Name, vm.State)
+	}
+	return vm, plans, a.prepare(ctx, vm, plans, force)
 }

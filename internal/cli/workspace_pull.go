@@ -62,42 +62,51 @@ func (a *app) pull(ctx context.Context, ref string, flags pullFlags) error {
 		return err
 	}
 	defer f.Close()
+	done, err := a.bring(ctx, f, flags)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(done)
+	}
+	return a.showPulled(f, done, flags)
+}
+
+// bring puts what was fetched into the host's repository.
+func (a *app) bring(ctx context.Context, f *fetched, flags pullFlags) (done pulled, err error) {
 	if f.record.Origin().Repo == "" {
-		return &banger.Error{Kind: banger.ErrNotFound, Op: "workspace", Subject: f.ws.HostPath, Err: errors.New("the repository that it came from is not there"), Hint: "banger workspace export " + f.vm.Spec.Name}
+		return done, &banger.Error{Kind: banger.ErrNotFound, Op: "workspace", Subject: f.ws.HostPath, Err: errors.New("the repository that it came from is not there"), Hint: "banger workspace export " + f.vm.Spec.Name}
 	}
 	if f.ws.Directory && (!flags.apply || flags.branch != "" || flags.changes) {
-		return filesOnly(f.ws, "there is no branch and no commit for them", "banger workspace pull --apply "+f.vm.Spec.Name)
+		return done, filesOnly(f.ws, "there is no branch and no commit for them", "banger workspace pull --apply "+f.vm.Spec.Name)
 	}
-	done := pulled{Head: f.Head(flags.changes), Branch: flags.branch}
+	done = pulled{Head: f.Head(flags.changes), Branch: flags.branch}
 	if flags.apply {
 		applied, err := f.Apply(ctx, flags.dryRun)
 		if err != nil {
-			return err
+			return done, err
 		}
 		done.Applied = &applied
 	}
 	if !flags.dryRun && f.ws.Directory {
 		if err := a.remember(ctx, f); err != nil {
-			return err
+			return done, err
 		}
 	} else if !flags.dryRun {
 		if done.Refs, err = f.Save(ctx, f.ws.HostPath, workspace.Namespace(f.vm.VM, a.now())); err != nil {
-			return err
+			return done, err
 		}
 		if flags.branch != "" && done.Head != "" {
 			if err := workspace.SetBranch(ctx, f.ws.HostPath, flags.branch, done.Head); err != nil {
-				return err
+				return done, err
 			}
 		}
 		if err := a.remember(ctx, f); err != nil {
-			return err
+			return done, err
 		}
 	}
 	done.Notices = f.Notices
-	if a.json {
-		return a.printJSON(done)
-	}
-	return a.showPulled(f, done, flags)
+	return done, nil
 }
 
 // remember notes that the host has all that the guest had.

@@ -133,16 +133,28 @@ here lacks, and no changes in files that come. Files here that are not committed
 }
 
 func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPath string) error {
-	ws, repo, err := pushedTo(ctx, vm, paths, guestPath)
+	ws, pushed, err := a.pushTo(ctx, vm, paths, guestPath)
 	if err != nil {
 		return err
 	}
+	if a.json {
+		return a.printJSON(pushed)
+	}
+	a.showPushed(vm, ws, pushed)
+	return nil
+}
+
+func (a *app) pushTo(ctx context.Context, vm api.VMDetail, paths []string, guestPath string) (ws banger.Workspace, pushed workspace.Pushed, err error) {
+	ws, repo, err := pushedTo(ctx, vm, paths, guestPath)
+	if err != nil {
+		return ws, pushed, err
+	}
 	if ws.Directory {
-		return filesOnly(ws, "it has no commits", "banger workspace prepare "+vm.Spec.Name)
+		return ws, pushed, filesOnly(ws, "it has no commits", "banger workspace prepare "+vm.Spec.Name)
 	}
 	record, err := workspace.ReadRecord(statedir.VMDir{Path: vm.Dir}.Workspace(ws.GuestPath))
 	if err != nil {
-		return err
+		return ws, pushed, err
 	}
 	show, end := a.progress()
 	defer end()
@@ -150,30 +162,24 @@ func (a *app) push(ctx context.Context, vm api.VMDetail, paths []string, guestPa
 	guest := a.guest(vm)
 	c, err := workspace.Look(ctx, guest, record, false)
 	if err != nil {
-		return err
+		return ws, pushed, err
 	}
 	u, pushed, err := repo.Push(ctx, guest, c, record)
 	if err != nil {
-		return err
+		return ws, pushed, err
 	}
 	defer u.Close()
 	if err := a.setWorkspace(ctx, vm, u.Begun()); err != nil {
-		return err
+		return ws, pushed, err
 	}
 	record, err = u.Send(ctx, guest, sizes(show, "workspace", "sending "+repo.Root))
 	if err == nil {
 		err = a.setWorkspace(ctx, vm, record)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		done()
 	}
-	done()
-	end()
-	if a.json {
-		return a.printJSON(pushed)
-	}
-	a.showPushed(vm, ws, pushed)
-	return nil
+	return ws, pushed, err
 }
 
 // filesOnly refuses what needs a repository.
