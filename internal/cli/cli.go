@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"banger"
+	"banger/internal/mcp"
 )
 
 // Streams are what the command reads and writes. A stream with a file descriptor of a terminal is treated as one.
@@ -31,6 +32,8 @@ type app struct {
 	now     func() time.Time
 
 	json, quiet, verbose bool
+
+	listener mcp.Listener // in place of standard error, for a tool of "banger mcp"
 }
 
 // Run runs banger with args, the program's name left out, and gives its exit status.

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+
+	"banger"
 )
 
 // SGR parameters (ECMA-48).
@@ -33,8 +32,12 @@ func (a *app) color() func(sgr, text string) string {
 
 // notice tells a person something on standard error.
 func (a *app) notice(format string, args ...any) {
-	if !a.silent() {
-		fmt.Fprintln(a.Err, a.color()(dim, escape(fmt.Sprintf(format, args...))))
+	text := escape(fmt.Sprintf(format, args...))
+	switch {
+	case a.listener.Notice != nil:
+		a.listener.Notice(text)
+	case !a.silent():
+		fmt.Fprintln(a.Err, a.color()(dim, text))
 	}
 }
 
@@ -60,27 +63,8 @@ func table(w io.Writer, rows [][]string) error {
 	return errors.Join(tw.Flush(), all.Flush())
 }
 
-// escape makes text safe for a terminal: control and formatting characters and bytes that are not UTF-8 appear as Go
-// writes them in a string. Runes in keep stay.
-func escape(text string, keep ...rune) string {
-	var b strings.Builder
-	for i := 0; i < len(text); {
-		r, size := utf8.DecodeRuneInString(text[i:])
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case slices.Contains(keep, r) || unicode.IsGraphic(r):
-			b.WriteString(text[i : i+size])
-		case r < utf8.RuneSelf:
-			quoted := fmt.Sprintf("%q", r)
-			b.WriteString(quoted[1 : len(quoted)-1])
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-		i += size
-	}
-	return b.String()
-}
+// escape makes text safe for a terminal.
+func escape(text string, keep ...rune) string { return banger.Escape(text, keep...) }
 
 // ago writes a moment for people; "-" for none.
 func ago(now, t time.Time) string {

@@ -22,6 +22,9 @@ const (
 // progress gives what shows an operation's stages on standard error, and the function that ends the show. On a terminal the
 // stages under way are lines that are drawn anew; elsewhere each begin and end is a line.
 func (a *app) progress() (show banger.ProgressFunc, end func()) {
+	if a.listener.Progress != nil {
+		return a.listener.Progress, func() {}
+	}
 	if a.silent() {
 		return nil, func() {}
 	}
