@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 	"banger/internal/mcp"
 	"banger/internal/project"

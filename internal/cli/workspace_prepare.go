@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 )
 
 func (a *app) workspacePrepare() *cobra.Command {

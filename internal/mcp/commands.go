@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/machine"
 	"banger/internal/project"
 	"banger/internal/workspace"

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/api"
 	"banger/internal/project"
 	"banger/internal/workspace"
 )
