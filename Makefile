@@ -11,8 +11,10 @@ SHELL := /bin/bash
 override CMD := $(value CMD)
 export CMD
 
-# The stamp below says more, and a clone of another user (sudo make) has none.
-export GOFLAGS := $(GOFLAGS) -buildvcs=false
+# The stamp below says more, and a clone of another user (sudo make) has none. Tests are built as the programs are: what is compiled for one
+# serves the other.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
+export CGO_ENABLED := 0
 
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -43,11 +45,10 @@ run:
 build:
 	@echo '== build: build/bin' >&2
 	mkdir -p build/bin
-	export CGO_ENABLED=0
 	for program in $(PROGRAMS); do
-		go build -trimpath -ldflags '-s -w $(STAMP)' -o build/bin/$$program ./cmd/$$program
+		go build -ldflags '-s -w $(STAMP)' -o build/bin/$$program ./cmd/$$program
 	done
-	go build -trimpath -ldflags '-s -w' -o build/bin/banger-guest ./cmd/banger-guest
+	go build -ldflags '-s -w' -o build/bin/banger-guest ./cmd/banger-guest
 
 test:
 	@scripts/setup test
@@ -63,7 +64,7 @@ soak:
 	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h $(SMOKE)
 
 check:
-	@go run ./scripts/testsum -race
+	@CGO_ENABLED=1 go run ./scripts/testsum -race
 
 bench:
 	@scripts/setup smoke

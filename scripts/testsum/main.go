@@ -11,9 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -126,7 +124,7 @@ func command(name string, args ...string) (string, error) {
 
 // test runs go test with args and takes its results in. A failed test is no error.
 func (r *report) test(args ...string) error {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd := exec.Command("go", append([]string{"test", "-json", "-vet=off"}, args...)...) // all of vet has its own step
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -144,52 +142,6 @@ func (r *report) test(args ...string) error {
 		return fmt.Errorf("go test: %w, and no test failed", runErr)
 	}
 	return nil
-}
-
-// fuzz runs every fuzz target for a while, less long when budget would not do for all.
-func (r *report) fuzz(each, budget time.Duration) error {
-	if each == 0 {
-		return nil
-	}
-	targets, err := fuzzTargets()
-	if err != nil || len(targets) == 0 {
-		return err
-	}
-	// Each target has one processor, and there are as many at once.
-	at := runtime.NumCPU()
-	each = min(each, budget*time.Duration(at)/time.Duration(len(targets)))
-	turns := make(chan struct{}, at)
-	var running sync.WaitGroup
-	for _, t := range targets {
-		turns <- struct{}{}
-		running.Go(func() {
-			defer func() { <-turns }()
-			r.check("fuzz "+strings.TrimPrefix(t.pkg, "banger/")+" "+t.name, func() (string, error) { return fuzz(t, each) })
-		})
-	}
-	running.Wait()
-	return nil
-}
-
-func fuzz(t target, each time.Duration) (string, error) {
-	text, err := command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.Round(time.Second/10).String(), "-fuzzminimizetime", "10x", "-parallel", "1", t.pkg)
-	if err != nil && onlyTimeIsUp(text) {
-		err = nil
-	}
-	return text, err
-}
-
-// onlyTimeIsUp reports whether a fuzz target failed because a worker was late when its time was up, and for nothing else:
-// go test then says "context deadline exceeded" below the target's name (https://go.dev/issue/75804). A finding always
-// names its input or is a test's own message.
-func onlyTimeIsUp(text string) bool {
-	_, after, failed := strings.Cut(text, "--- FAIL: Fuzz")
-	if !failed || strings.Contains(text, "Failing input written") {
-		return false
-	}
-	_, after, _ = strings.Cut(after, "\n")
-	reason, rest, _ := strings.Cut(after, "\n")
-	return strings.TrimSpace(reason) == "context deadline exceeded" && strings.HasPrefix(rest, "FAIL\n")
 }
 
 // finish prints what is worth telling last and writes the summary.

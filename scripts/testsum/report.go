@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -231,31 +230,5 @@ func (r *report) printSkips() {
 func (r *report) printFailures() {
 	for _, name := range r.failures {
 		fmt.Fprintf(r.out, "FAIL  %s\n", name)
-	}
-}
-
-type target struct{ pkg, name string }
-
-// fuzzTargets asks every package for its fuzz targets.
-func fuzzTargets() ([]target, error) {
-	out, err := exec.Command("go", "test", "-json", "-list", "^Fuzz", "./...").Output()
-	if err != nil {
-		return nil, nil // a package does not build: its tests have failed already
-	}
-	return parseTargets(bytes.NewReader(out))
-}
-
-func parseTargets(in io.Reader) ([]target, error) {
-	var found []target
-	for dec := json.NewDecoder(in); ; {
-		var e event
-		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
-			return found, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("list fuzz targets: %w", err)
-		}
-		if name := strings.TrimSpace(e.Output); e.Action == "output" && strings.HasPrefix(name, "Fuzz") && !strings.Contains(name, " ") {
-			found = append(found, target{e.Package, name})
-		}
 	}
 }

@@ -119,14 +119,14 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestParseTargets(t *testing.T) {
-	in := `{"Action":"output","Package":"banger/a","Output":"FuzzParse\n"}
-{"Action":"output","Package":"banger/a","Output":"ok  \tbanger/a\t0.1s\n"}
-{"Action":"pass","Package":"banger/a"}
-`
-	got, err := parseTargets(strings.NewReader(in))
-	if want := []target{{"banger/a", "FuzzParse"}}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("parseTargets = %v, %v, want %v", got, err, want)
+func TestFuzzTargets(t *testing.T) {
+	const source = "package a\n\nfunc FuzzParse(f *testing.F) {\n}\n\n// FuzzNot is none.\nfunc FuzzNot(t *testing.T) {\n}\n\nfunc Fuzz(f *testing.F) {}\n"
+	var got []string
+	for _, match := range fuzzTarget.FindAllStringSubmatch(source, -1) {
+		got = append(got, match[1])
+	}
+	if want := []string{"FuzzParse", "Fuzz"}; !slices.Equal(got, want) {
+		t.Errorf("targets = %q, want %q", got, want)
 	}
 }
 
