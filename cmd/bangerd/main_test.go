@@ -102,6 +102,38 @@ func TestCheckMigrations(t *testing.T) {
 	check("damaged", 2, banger.ErrCorrupt)
 }
 
+// Where VMs are, a database that is gone is no reason to begin anew: their directories would be taken for leftovers.
+func TestLostDatabase(t *testing.T) {
+	dir := statedir.Dir{Root: t.TempDir()}
+	if err := errors.Join(os.Chmod(dir.Root, 0o700), dir.Ensure()); err != nil {
+		t.Fatal(err)
+	}
+	if err := refuseLostDatabase(dir); err != nil {
+		t.Errorf("a new state directory: %v", err)
+	}
+	disk := dir.VM("0123456789ab").Disk()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(disk), 0o700), os.WriteFile(disk, []byte("data"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string) {
+		t.Helper()
+		if err := refuseLostDatabase(dir); !errors.Is(err, banger.ErrCorrupt) || !strings.Contains(banger.HintOf(err), dir.VMs()) {
+			t.Errorf("%s: %v (hint %q)", what, err, banger.HintOf(err))
+		}
+	}
+	refused("no database")
+	if err := os.WriteFile(dir.Database(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("an empty database")
+	if err := os.WriteFile(dir.Database(), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := refuseLostDatabase(dir); err != nil {
+		t.Errorf("with a database: %v", err)
+	}
+}
+
 // What is left to this computer is told as what it comes to.
 func TestSettings(t *testing.T) {
 	cfg := config.Loaded{Config: config.Default()}

@@ -25,6 +25,7 @@ import (
 	"banger/internal/kernel"
 	"banger/internal/lifecycle"
 	"banger/internal/proc"
+	"banger/internal/statedir"
 	"banger/internal/store"
 	"banger/internal/tree"
 	"banger/internal/workspace"
@@ -69,6 +70,9 @@ func (m *Main) serve(ctx context.Context) error {
 	}
 	if warning := m.dir.Warning(); warning != nil {
 		log.Warn("the state directory", "warning", warning, "hint", banger.HintOf(warning))
+	}
+	if err := refuseLostDatabase(m.dir); err != nil {
+		return err
 	}
 	db, err := store.Open(ctx, m.dir.Database())
 	if err != nil {
@@ -126,6 +130,21 @@ func (m *Main) serve(ctx context.Context) error {
 		err = <-served
 	}
 	return err
+}
+
+// refuseLostDatabase refuses to begin with an empty database where VMs are: without their records they would be taken for leftovers, and
+// their disks removed.
+func refuseLostDatabase(dir statedir.Dir) error {
+	if info, err := os.Stat(dir.Database()); err == nil && info.Size() > 0 {
+		return nil
+	}
+	vms, err := os.ReadDir(dir.VMs())
+	if err != nil || len(vms) == 0 {
+		return err
+	}
+	return &banger.Error{Kind: banger.ErrCorrupt, Op: "open the database", Subject: dir.Database(),
+		Err:  fmt.Errorf("it is gone, but there are directories of %d VMs in %s", len(vms), dir.VMs()),
+		Hint: "put it back; or, to begin anew, move " + dir.VMs() + " away: the disks of the VMs are in it"}
 }
 
 // lock makes this the only daemon of the state directory. One that is ending is waited for.

@@ -113,7 +113,7 @@ func kinded(err error) error {
 	}
 	switch e.Code() & 0xff { // the primary code
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return &banger.Error{Kind: banger.ErrCorrupt, Op: "read the database", Err: err, Hint: "move it away; the disks of the VMs stay"}
+		return &banger.Error{Kind: banger.ErrCorrupt, Op: "read the database", Err: err, Hint: "put a copy of it back; without one move it away, and the directory vms, which has the disks of the VMs, too"}
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY:
 		return &banger.Error{Kind: banger.ErrUnavailable, Op: "use the database", Err: err, Hint: "look at the free space and the rights of the state directory"}
 	}

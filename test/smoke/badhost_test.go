@@ -140,7 +140,17 @@ func TestDaemonRefuses(t *testing.T) {
 		t.Errorf("a database that is none: status %d\n%s", r.Status, r.Stderr)
 	}
 	wantStatus(t, w.Run("doctor"), 1)
-	if err := os.WriteFile(database, good, 0o600); err != nil {
+	// Who moves it away keeps the disks: their directories are no leftovers.
+	disk := statedir.Dir{Root: w.State}.VM("0123456789ab").Disk()
+	userFile(t, w, disk, "what a guest wrote")
+	if err := os.Remove(database); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, w.Run("vm", "list"), 5, "state.db", filepath.Dir(filepath.Dir(disk)))
+	if text, err := os.ReadFile(disk); err != nil || string(text) != "what a guest wrote" {
+		t.Errorf("the disk of a VM whose record is lost: %v, %q", err, text)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Dir(disk)), os.WriteFile(database, good, 0o600), os.Chown(database, int(w.User.UID), int(w.User.GID))); err != nil {
 		t.Fatal(err)
 	}
 	w.Must("vm", "list")
