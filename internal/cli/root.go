@@ -25,7 +25,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
   banger ps                          what there is
   banger vm shell NAME               back into a machine
   banger vm delete --force NAME      away with it`,
-		a.vmGroup(), a.psCommand(), a.workspaceGroup(), a.allow(), a.autosaveGroup(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.dnsGroup(), a.opsGroup(), a.configGroup(), a.daemonGroup(), a.doctorCommand(), a.mcpCommand(), a.versionCommand())
+		a.vmGroup(), a.psCommand(), a.topCommand(), a.workspaceGroup(), a.allow(), a.autosaveGroup(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.dnsGroup(), a.opsGroup(), a.configGroup(), a.daemonGroup(), a.doctorCommand(), a.mcpCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { a.warnOfVariables(cmd) }
 	root.Version = a.build.String()
