@@ -35,7 +35,7 @@ help:
 	echo 'make smoke                  more and longer tests with real guests (LIST=1: their names; RUN=REGEXP: those that match;'
 	echo '                            JSON=FILE: the result of each)'
 	echo 'make soak                   thousands of random trees, and hours of fuzzing'
-	echo 'make bench                  the benchmarks behind docs/promises.md'
+	echo 'make bench                  the benchmarks behind docs/promises.md, and their figures written into it'
 
 run:
 	@scripts/setup run
@@ -68,7 +68,7 @@ check:
 
 bench:
 	@scripts/setup smoke
-	go test -run '^$$' -bench . ./bench/...
+	go run ./scripts/promises
 
 clean:
 	rm -rf build

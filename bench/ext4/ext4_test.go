@@ -63,8 +63,10 @@ func runs(b *testing.B) int {
 }
 
 // race lets all ways take turns and prints a table; times are also given over those of the last way, the floor.
-func race(b *testing.B, title string, ways []way) {
+// The medians, in ms, are by the ways' names.
+func race(b *testing.B, title string, ways []way) (medians map[string]float64) {
 	b.Helper()
+	medians = map[string]float64{}
 	results := make([]result, len(ways))
 	out := filepath.Join(b.TempDir(), "out.ext4")
 	for round := range runs(b) + 1 { // the first warms up
@@ -91,9 +93,11 @@ func race(b *testing.B, title string, ways []way) {
 	fmt.Fprintln(tw, "way\tmedian ms\tfastest ms\truns\tx floor\tallocated KiB\t")
 	for i, w := range ways {
 		r := results[i]
+		medians[w.name] = ms(r.median())
 		fmt.Fprintf(tw, "%s\t%.2f\t%.2f\t%d\t%.2f\t%d\t\n", w.name, ms(r.median()), ms(r.times[0]), len(r.times), float64(r.median())/float64(floor), r.allocated>>10)
 	}
 	tw.Flush()
+	return medians
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -295,7 +299,14 @@ func BenchmarkCreate(b *testing.B) {
 			way{name: "banger", make: ours(c.size, false, src)},
 			way{name: "banger, fsync", make: ours(c.size, true, src)},
 			way{name: "floor: read + pwrite", make: floorOf(b, c.size, src, readAll(dir))})
-		race(b, fmt.Sprintf("%d files, %d GiB", c.files, c.size>>30), ways)
+		took := race(b, fmt.Sprintf("%d files, %d GiB", c.files, c.size>>30), ways)
+		b.ReportMetric(took["banger"], fmt.Sprintf("%d-ms", c.files))
+		b.ReportMetric(took["banger"]/took["floor: read + pwrite"], fmt.Sprintf("%d/floor", c.files))
+		if c.files > 0 {
+			b.ReportMetric(took["newer flow"]/took["banger"], fmt.Sprintf("newer/%d", c.files))
+			b.ReportMetric(took["newer flow"]/took["banger, a process"], fmt.Sprintf("newer/process-%d", c.files))
+		}
+		b.ReportMetric(took["mke2fs -d"]/took["banger, a process"], fmt.Sprintf("mke2fs/process-%d", c.files))
 	}
 }
 
@@ -358,7 +369,7 @@ func BenchmarkRootfs(b *testing.B) {
 	process := way{name: "banger, a process", make: func(out string) error {
 		return command(banger, "disk", "create", out, "--size", "4G", "--from-tar", name, "--no-sync")
 	}}
-	race(b, "rootfs tar", []way{
+	took := race(b, "rootfs tar", []way{
 		process,
 		{name: "banger", make: ours(size, false, src)},
 		{name: "banger, fsync", make: ours(size, true, src)},
@@ -367,8 +378,10 @@ func BenchmarkRootfs(b *testing.B) {
 		}},
 		{name: "floor: cat", make: func(out string) error { return command("sh", "-c", "cat '"+name+"' > '"+out+"'") }},
 	})
+	b.ReportMetric(took["banger"]/took["floor: cat"], "tar/cat")
+	b.ReportMetric(took["banger, fsync"]/took["cat, fsync"], "tar/cat-fsync")
 	// By itself: its thousands of files change what memory the others find.
-	race(b, "rootfs tar against mke2fs", []way{
+	took = race(b, "rootfs tar against mke2fs", []way{
 		{name: "fakeroot, tar -x, mke2fs -d", runs: 4, make: func(out string) error {
 			dir := b.TempDir()
 			err := command("fakeroot", "sh", "-c", "tar -C '"+dir+"' -xf '"+name+"' && truncate -s 4G '"+out+"' && mke2fs -q -F -t ext4 -d '"+dir+"' '"+out+"'")
@@ -376,6 +389,7 @@ func BenchmarkRootfs(b *testing.B) {
 		}},
 		process,
 	})
+	b.ReportMetric(took["fakeroot, tar -x, mke2fs -d"]/took["banger, a process"], "mke2fs/process")
 	image := filepath.Join(b.TempDir(), "image")
 	if err := ours(size, false, src)(image); err != nil {
 		b.Fatal(err)
@@ -384,7 +398,7 @@ func BenchmarkRootfs(b *testing.B) {
 	if err := readImage(image, &total); err != nil {
 		b.Fatal(err)
 	}
-	fmt.Printf("\nread: %.2f GB/s\n", float64(total)/1e9/time.Since(start).Seconds())
+	b.ReportMetric(float64(total)/1e9/time.Since(start).Seconds(), "read-GB/s")
 }
 
 func readImage(image string, total *int64) error {
@@ -425,12 +439,17 @@ func BenchmarkPatch(b *testing.B) {
 		b.Fatal(err)
 	}
 	content := strings.Repeat("x", 4000)
-	for b.Loop() {
+	var times []time.Duration
+	for range runs(b) + 1 { // the first warms up
+		begun := time.Now()
 		err := patch.Apply(image, patch.Options{Now: time.Unix(1_700_000_000, 0), NoSync: true}, func(tx *patch.Tx) error {
 			return tx.WriteFile("file", int64(len(content)), strings.NewReader(content), patch.Attr{Mode: 0o644})
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
+		times = append(times, time.Since(begun))
 	}
+	all := result{times: times[1:]}
+	b.ReportMetric(ms(all.median()), "patch-ms")
 }

@@ -271,7 +271,10 @@ func BenchmarkPull(b *testing.B) {
 	}
 	fmt.Printf("\nthree layers, %.0f MB packed, %.0f MB unpacked\n", float64(packed)/1e6, float64(unpacked)/1e6)
 	table(names, times)
-	fmt.Printf("most memory of bangerd: %.0f MB\n", float64(peakMemory(b, w.DaemonPID()))/1e6)
+	pulled, floor := ms(times[1][len(times[1])/2]), ms(times[3][len(times[3])/2]) // in order now
+	b.ReportMetric(pulled/floor, "pull/floor")
+	b.ReportMetric(ms(times[0][len(times[0])/2])/pulled, "tools/pull")
+	b.ReportMetric(float64(peakMemory(b, w.DaemonPID()))/1e6, "bangerd-MB")
 	second(b, w, dir, host, img)
 }
 

@@ -101,10 +101,8 @@ func (w *way) report(b *testing.B) float64 {
 
 // BenchmarkInteractive is the whole comparison.
 func BenchmarkInteractive(b *testing.B) {
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.Logf("load before: %s", strings.TrimSpace(string(text)))
-	}
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	run := func(image string) func() (time.Duration, error) {
 		return func() (time.Duration, error) {
 			ctx, cancel := context.WithTimeout(b.Context(), limit)

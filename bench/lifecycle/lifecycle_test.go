@@ -48,12 +48,6 @@ func report(b *testing.B, what string, list []time.Duration) float64 {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func load(b *testing.B) {
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.Logf("load before: %s", strings.TrimSpace(string(text)))
-	}
-}
-
 // play does steps as the world's user and gives the time of each. The first connects.
 func play(b *testing.B, w *testenv.World, steps ...step) []time.Duration {
 	b.Helper()
@@ -94,8 +88,8 @@ func each(verb string, names []string) (steps []step) {
 
 // BenchmarkCreate measures creation and deletion of VMs that never ran, alone and many at once.
 func BenchmarkCreate(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	const crowd = 20
 	var create, remove, twenty []time.Duration
 	play(b, w, append(each("create", names("warm", 3)), each("delete", names("warm", 3))...)...)
@@ -136,8 +130,8 @@ func syncs(b *testing.B, w *testenv.World) (list []time.Duration) {
 
 // BenchmarkEnd measures stop and deletion of VMs that run: guests without an init of their own.
 func BenchmarkEnd(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	var stop, kill []time.Duration
 	vm := []string{"vm"}
 	for range runs() {
@@ -150,8 +144,8 @@ func BenchmarkEnd(b *testing.B) {
 
 // BenchmarkThousand measures list, start and rest of a daemon with a thousand VMs.
 func BenchmarkThousand(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	fill(b, w, 1000)
 	if n := len(strings.Fields(w.Must("vm", "list", "--quiet"))); n != 1000 {
 		b.Fatalf("%d VMs, want 1000", n)

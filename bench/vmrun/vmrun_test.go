@@ -51,16 +51,10 @@ func report(b *testing.B, what string, list []time.Duration) time.Duration {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func load(b *testing.B) {
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.Logf("load before: %s", strings.TrimSpace(string(text)))
-	}
-}
-
 // BenchmarkRun compares `banger vm run --rm -- true` with QEMU alone, and sums up what the host does for a new VM.
 func BenchmarkRun(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	template := templateOf(b, w)
 	var whole, bare, host []time.Duration
 	for range runs() {
@@ -163,8 +157,8 @@ func hostSide(b *testing.B, stderr string) (sum time.Duration) {
 // BenchmarkExec compares `banger vm exec -- true` with the guest's own fork and exec, each several times in a row: after a
 // second of something else either one takes half as long again, as its code has left the caches.
 func BenchmarkExec(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	var host, guest []time.Duration
 	const inRow = 10
@@ -190,8 +184,8 @@ func BenchmarkExec(b *testing.B) {
 
 // BenchmarkIdle measures memory and wake-ups of the processes of one idle VM, and the sizes of what a guest boots from.
 func BenchmarkIdle(b *testing.B) {
-	load(b)
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	w.Must("vm", "run", "--name", "idle", "--", "true")
 	var vm struct {
 		PIDs map[string]int `json:"pids"`
@@ -228,6 +222,7 @@ func BenchmarkIdle(b *testing.B) {
 // BenchmarkLoaded boots VMs one after the other beside two busy loops: all must get ready.
 func BenchmarkLoaded(b *testing.B) {
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	ctx, cancel := context.WithCancel(b.Context())
 	for range 2 {
 		busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")

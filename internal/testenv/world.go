@@ -264,6 +264,27 @@ func goldenState(w *World) (string, error) {
 	return golden.dir, golden.err
 }
 
+// LogHost logs what a benchmark's figures depend on: how the world's guests are run, and what else the computer does.
+func (w *World) LogHost() {
+	w.t.Helper()
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var kvm struct {
+		Works bool `json:"works"`
+	}
+	probe, err := os.ReadFile(filepath.Join(w.State, "accel.json"))
+	if err == nil {
+		err = json.Unmarshal(probe, &kvm)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Logf("load before: %s", bytes.TrimSpace(load))
+	w.t.Logf("accelerator: %s", map[bool]string{true: "KVM", false: "guests under emulation"}[kvm.Works])
+}
+
 // Main runs the tests of a package that makes worlds, as the last thing that its TestMain does.
 func Main(m *testing.M) {
 	status := m.Run()
