@@ -426,42 +426,58 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// Standard output has messages of the protocol only, and the end of standard input ends what goes on.
+// Standard output has messages of the protocol only; the end of standard input, and a signal, end what goes on.
 func TestStdio(t *testing.T) {
-	h := newHost()
-	h.addVM("one", map[string]string{Label: Made})
-	begun, hungUp := make(chan struct{}), make(chan struct{})
-	h.exec = func(ctx context.Context, cmd Command) (int, error) {
-		fmt.Fprintln(cmd.Stdout, "from the guest")
-		close(begun)
-		<-ctx.Done()
-		close(hungUp)
-		return 0, &banger.Error{Kind: banger.ErrInterrupted}
-	}
-	in, agentsEnd := io.Pipe()
-	var out bytes.Buffer
-	ended := make(chan error, 1)
-	go func() {
-		ended <- New(Config{Commands: func(Listener) Commands { return h }, Log: slog.New(slog.DiscardHandler)}).Run(t.Context(), in, &out)
-	}()
-	for _, line := range []string{
-		`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"a","version":"1"}}}`,
-		`{"jsonrpc":"2.0","method":"notifications/initialized"}`,
-		`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"vm_exec","arguments":{"vm":"one","argv":["sleep","inf"]}}}`,
-	} {
-		fmt.Fprintln(agentsEnd, line)
-	}
-	<-begun
-	agentsEnd.Close()
-	<-hungUp
-	if err := <-ended; err != nil {
-		t.Errorf("it ended with %v", err)
-	}
-	for line := range strings.Lines(out.String()) {
-		var message struct{ JSONRPC string }
-		if err := json.Unmarshal([]byte(line), &message); err != nil || message.JSONRPC != "2.0" {
-			t.Errorf("standard output has %q", line)
-		}
+	for _, end := range []string{"end of input", "signal"} {
+		t.Run(end, func(t *testing.T) {
+			h := newHost()
+			h.addVM("one", map[string]string{Label: Made})
+			begun, hungUp := make(chan struct{}), make(chan struct{})
+			h.exec = func(ctx context.Context, cmd Command) (int, error) {
+				fmt.Fprintln(cmd.Stdout, "from the guest")
+				close(begun)
+				<-ctx.Done()
+				close(hungUp)
+				return 0, &banger.Error{Kind: banger.ErrInterrupted}
+			}
+			in, agentsEnd := io.Pipe()
+			var out bytes.Buffer
+			ended := make(chan error, 1)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			go func() {
+				ended <- New(Config{Commands: func(Listener) Commands { return h }, Log: slog.New(slog.DiscardHandler)}).Run(ctx, in, &out)
+			}()
+			for _, line := range []string{
+				`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"a","version":"1"}}}`,
+				`{"jsonrpc":"2.0","method":"notifications/initialized"}`,
+				`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"vm_exec","arguments":{"vm":"one","argv":["sleep","inf"]}}}`,
+			} {
+				fmt.Fprintln(agentsEnd, line)
+			}
+			<-begun
+			var want error
+			if end == "signal" {
+				want = errors.New("a signal")
+				cancel(want)
+			} else {
+				agentsEnd.Close()
+			}
+			<-hungUp
+			if err := <-ended; err != want {
+				t.Errorf("it ended with %v, want %v", err, want)
+			}
+			if !strings.Contains(out.String(), `"serverInfo"`) {
+				t.Errorf("standard output has %q", out.String())
+			}
+			for line := range strings.Lines(out.String()) {
+				var message struct{ JSONRPC string }
+				if err := json.Unmarshal([]byte(line), &message); err != nil || message.JSONRPC != "2.0" {
+					t.Errorf("standard output has %q", line)
+				}
+			}
+			agentsEnd.Close()
+		})
 	}
 }
 

@@ -47,9 +47,8 @@ type Server struct {
 	tools   []about
 	outputs outputs
 
-	over  context.Context // ends when the agent is gone
-	end   context.CancelFunc
-	calls sync.WaitGroup
+	over context.Context // ends when the agent is gone
+	end  context.CancelFunc
 
 	mu   sync.Mutex
 	made []banger.VMID
@@ -88,14 +87,17 @@ func (s *Server) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 
 // Serve is Run for any transport.
 func (s *Server) Serve(ctx context.Context, t sdk.Transport) error {
-	err := s.sdk.Run(ctx, t)
+	defer context.AfterFunc(ctx, s.end)()
+	err := s.sdk.Run(ctx, t) // waits for calls under way
 	s.end()
-	s.calls.Wait()
 	s.outputs.close()
 	if s.cfg.Remove {
 		err = errors.Join(err, s.removeAll())
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, io.EOF):
 		return nil
 	}
 	return err

@@ -63,8 +63,6 @@ func add[In, Out any](s *Server, t about, do func(ctx context.Context, c *call, 
 	tool := &sdk.Tool{Name: t.name, Title: t.title, Description: t.text, Annotations: &sdk.ToolAnnotations{
 		Title: t.title, ReadOnlyHint: t.reads, DestructiveHint: &destroys, IdempotentHint: t.repeatable, OpenWorldHint: &open}}
 	sdk.AddTool(s.sdk, tool, func(ctx context.Context, req *sdk.CallToolRequest, in In) (*sdk.CallToolResult, Out, error) {
-		s.calls.Add(1)
-		defer s.calls.Done()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(s.over, cancel)()
