@@ -31,5 +31,9 @@ func (c *Client) Exec(ctx context.Context, ref string, req banger.ExecRequest, s
 		return banger.ExecResult{}, &banger.Error{Kind: banger.ErrConflict, Op: "vm", Subject: vm.Spec.Name, Err: fmt.Errorf("it is %s", vm.State),
 			Hint: "banger vm start " + vm.Spec.Name}
 	}
-	return machine.Client{Socket: vm.MachineSocket}.Exec(ctx, req, machine.Stdio(stdio))
+	supervisor := machine.Client{Socket: vm.MachineSocket, Runs: func(ctx context.Context) bool {
+		now, err := c.ShowVM(ctx, string(vm.ID))
+		return err == nil && now.State == banger.StateRunning
+	}}
+	return supervisor.Exec(ctx, req, machine.Stdio(stdio))
 }

@@ -44,7 +44,7 @@ func (a *app) attach(ctx context.Context, vm api.VMDetail, req banger.ExecReques
 		stdio.Signal = names
 		defer a.signals.redirect(forward(names, func() { cancel(errSignal) }))()
 	}
-	result, err := machine.Client{Socket: vm.MachineSocket}.Exec(ctx, req, stdio)
+	result, err := a.machine(vm).Exec(ctx, req, stdio)
 	switch {
 	case errors.Is(err, banger.ErrInterrupted):
 		return err

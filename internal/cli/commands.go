@@ -115,7 +115,7 @@ func (a *app) runCommands(ctx context.Context, vm api.VMDetail, commands []proje
 	for _, cmd := range commands {
 		a.notice("%s: %s", cmd.Name, cmd)
 		out := &safeWriter{w: a.Err}
-		result, err := machine.Client{Socket: vm.MachineSocket}.Exec(ctx, banger.ExecRequest{Argv: cmd.Args(), HomeDir: dir}, machine.Stdio{Stdout: out, Stderr: out})
+		result, err := a.machine(vm).Exec(ctx, banger.ExecRequest{Argv: cmd.Args(), HomeDir: dir}, machine.Stdio{Stdout: out, Stderr: out})
 		out.Close()
 		switch {
 		case errors.Is(err, banger.ErrUnavailable):

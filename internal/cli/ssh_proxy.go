@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger/internal/channel"
-	"banger/internal/machine"
 )
 
 func (a *app) sshProxy() *cobra.Command {
@@ -24,7 +23,7 @@ this; the name may end with .vm.`,
 			if err != nil {
 				return streamError{err}
 			}
-			conn, err := machine.Client{Socket: vm.MachineSocket}.Connect(cmd.Context(), channel.PortSSH)
+			conn, err := a.machine(vm).Connect(cmd.Context(), channel.PortSSH)
 			if err != nil {
 				return streamError{err}
 			}

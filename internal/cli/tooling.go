@@ -158,7 +158,7 @@ func (a *app) bootstrapOne(ctx context.Context, vm api.VMDetail, p planned, req 
 	text := "installing " + toolText(p.tools)
 	done := show.Begin("tools", text)
 	said := &lastLine{tell: func(line string) { show.Report(banger.Progress{Stage: "tools", Text: text, Detail: line}) }}
-	result, err := machine.Client{Socket: vm.MachineSocket}.Exec(ctx, req, machine.Stdio{Stdout: said, Stderr: said})
+	result, err := a.machine(vm).Exec(ctx, req, machine.Stdio{Stdout: said, Stderr: said})
 	done()
 	end()
 	switch status := result.ExitStatus(); {

@@ -37,7 +37,7 @@ The console's bytes reach your terminal as they are. "vm logs" shows them escape
 				return notRunning(vm.Spec.Name, vm.State)
 			}
 			a.notice("attached to the console of %s; detach with Ctrl-]", vm.Spec.Name)
-			err = a.attachConsole(cmd.Context(), machine.Client{Socket: vm.MachineSocket})
+			err = a.attachConsole(cmd.Context(), a.machine(vm))
 			if errors.Is(err, errDetached) {
 				a.notice("detached; vm %s goes on", vm.Spec.Name)
 				return nil

@@ -16,7 +16,6 @@ import (
 	"banger/api"
 	"banger/client"
 	"banger/internal/channel"
-	"banger/internal/machine"
 	"banger/internal/transfer"
 	"banger/internal/tree"
 )
@@ -150,8 +149,8 @@ func runs(vm api.VMDetail) (bool, error) {
 }
 
 // files connects to the agent of a running VM.
-func files(ctx context.Context, vm api.VMDetail) (transfer.Conn, error) {
-	conn, err := machine.Client{Socket: vm.MachineSocket}.Connect(ctx, channel.PortFiles)
+func (a *app) files(ctx context.Context, vm api.VMDetail) (transfer.Conn, error) {
+	conn, err := a.machine(vm).Connect(ctx, channel.PortFiles)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +166,7 @@ func (a *app) copyOut(ctx context.Context, c *client.Client, vm api.VMDetail, na
 	var source io.Closer
 	if running {
 		var conn transfer.Conn
-		if conn, err = files(ctx, vm); err != nil {
+		if conn, err = a.files(ctx, vm); err != nil {
 			return report, err
 		}
 		source = conn
@@ -226,7 +225,7 @@ func (a *app) copyIn(ctx context.Context, c *client.Client, vm api.VMDetail, fro
 		}
 		defer func() { err = errors.Join(err, giveBack(context.WithoutCancel(ctx))) }()
 	}
-	conn, err := files(ctx, vm)
+	conn, err := a.files(ctx, vm)
 	if err != nil {
 		return report, err
 	}

@@ -50,7 +50,7 @@ is the VM's alone; only this computer reaches it. For a port that stays, and for
 			for i, target := range b.targets {
 				ports, err := vmPorts{}, b.errs[i]
 				if err == nil {
-					ports, err = portsOf(cmd.Context(), c, string(target.ID))
+					ports, err = a.portsOf(cmd.Context(), c, string(target.ID))
 				}
 				if err != nil {
 					failed = append(failed, err)
@@ -67,7 +67,7 @@ is the VM's alone; only this computer reaches it. For a port that stays, and for
 	}
 }
 
-func portsOf(ctx context.Context, c *client.Client, ref string) (vmPorts, error) {
+func (a *app) portsOf(ctx context.Context, c *client.Client, ref string) (vmPorts, error) {
 	vm, err := c.ShowVM(ctx, ref)
 	if err != nil {
 		return vmPorts{}, err
@@ -76,7 +76,7 @@ func portsOf(ctx context.Context, c *client.Client, ref string) (vmPorts, error)
 	if vm.State != banger.StateRunning {
 		return vmPorts{}, notRunning(name, vm.State)
 	}
-	ports, err := machine.Client{Socket: vm.MachineSocket}.Ports(ctx, true)
+	ports, err := a.machine(vm).Ports(ctx, true)
 	if err != nil {
 		return vmPorts{}, &banger.Error{Op: "vm", Subject: name, Err: err}
 	}

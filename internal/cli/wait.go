@@ -41,7 +41,7 @@ func (a *app) awaitInit(ctx context.Context, vm api.VMDetail, wait waitFor) erro
 	}
 	show, end := a.progress()
 	slow := time.AfterFunc(quickInit, func() { show.Report(banger.Progress{Stage: "system", Text: "the image's own init comes up"}) })
-	status, err := machine.Client{Socket: vm.MachineSocket}.Init(ctx)
+	status, err := a.machine(vm).Init(ctx)
 	waited := !slow.Stop()
 	end()
 	switch {

@@ -280,7 +280,7 @@ func sizes(show banger.ProgressFunc, stage, text string) func(int64) {
 func (a *app) guest(vm api.VMDetail) workspace.Guest {
 	return workspace.Guest{
 		Ask: func(ctx context.Context, req transfer.Request, names []string) (io.ReadCloser, error) {
-			conn, err := files(ctx, vm)
+			conn, err := a.files(ctx, vm)
 			if err != nil {
 				return nil, err
 			}
@@ -292,14 +292,14 @@ func (a *app) guest(vm api.VMDetail) workspace.Guest {
 			return conn, nil
 		},
 		Bring: func(ctx context.Context, put transfer.Put, src tree.Source) error {
-			conn, err := files(ctx, vm)
+			conn, err := a.files(ctx, vm)
 			if err == nil {
 				_, err = transfer.Bring(ctx, conn, put, src)
 			}
 			return err
 		},
 		Change: func(ctx context.Context, change transfer.Change, steps []transfer.Step, src tree.Source) error {
-			conn, err := files(ctx, vm)
+			conn, err := a.files(ctx, vm)
 			if err == nil {
 				_, err = transfer.AskChange(ctx, conn, change, steps, src)
 			}

@@ -94,7 +94,7 @@ func (a *app) watch(ctx context.Context, ref string, flags watchFlags) error {
 		return err
 	}
 	defer host.Close()
-	guest, err := watchGuest(ctx, vm, ws.GuestPath)
+	guest, err := a.watchGuest(ctx, vm, ws.GuestPath)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (a *app) watch(ctx context.Context, ref string, flags watchFlags) error {
 }
 
 // watchGuest has the agent of a running VM keep a directory.
-func watchGuest(ctx context.Context, vm api.VMDetail, dir string) (*twoway.Remote, error) {
-	conn, err := files(ctx, vm)
+func (a *app) watchGuest(ctx context.Context, vm api.VMDetail, dir string) (*twoway.Remote, error) {
+	conn, err := a.files(ctx, vm)
 	if err != nil {
 		return nil, err
 	}

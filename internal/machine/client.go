@@ -22,7 +22,17 @@ var longAgo = time.Unix(1, 0)
 
 // Client speaks to the supervisor of one VM. All its methods fail with ErrUnavailable when none answers, and with
 // ErrInterrupted when ctx ends first.
-type Client struct{ Socket string }
+type Client struct {
+	Socket string
+	// Runs tells whether the VM runs as far as the daemon knows. Then a supervisor that died is being replaced: while none answers, it is
+	// tried again for [replaceTimeout] at most. It is for requests that nothing has been done for without an answer.
+	Runs func(ctx context.Context) bool // optional: one attempt
+}
+
+const (
+	replaceTimeout = 10 * time.Second
+	replacePause   = 100 * time.Millisecond
+)
 
 // connection is a conversation after the answer's first line. Its reads begin with what the reader holds already, so that
 // the socket is behind an interface: with its descriptor in reach, io.Copy into a file would read past the reader.
@@ -39,6 +49,23 @@ func (c *connection) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWri
 
 // ask sends a request and reads the answer's first line.
 func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
+	for deadline := time.Now().Add(replaceTimeout); ; {
+		conn, err := c.askOnce(ctx, req)
+		if err == nil && conn.answer.Error != nil {
+			conn.Close()
+			return nil, conn.answer.Error.Decode()
+		}
+		if !errors.Is(err, banger.ErrUnavailable) || c.Runs == nil || time.Now().After(deadline) || !c.Runs(ctx) {
+			return conn, err
+		}
+		select {
+		case <-time.After(replacePause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c Client) askOnce(ctx context.Context, req Request) (*connection, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "unix", c.Socket)
 	if err != nil {
@@ -50,16 +77,11 @@ func (c Client) ask(ctx context.Context, req Request) (*connection, error) {
 	if err == nil || errors.Is(err, syscall.EPIPE) { // a machine that hangs up may have said why
 		err = noEOF(readLine(conn.r, &conn.answer))
 	}
-	switch {
-	case !stop(), err != nil:
-		err = c.failed(ctx, err)
-	case conn.answer.Error != nil:
-		err = conn.answer.Error.Decode()
-	default:
-		return conn, nil
+	if !stop() || err != nil {
+		conn.Close()
+		return nil, c.failed(ctx, err)
 	}
-	conn.Close()
-	return nil, err
+	return conn, nil
 }
 
 func (c Client) failed(ctx context.Context, err error) error {

@@ -126,3 +126,55 @@ func TestClientInterrupted(t *testing.T) {
 		t.Errorf("Wait = %v, want ErrInterrupted", err)
 	}
 }
+
+// The next command after a supervisor's death waits for the one that takes over, as long as the VM is said to run.
+func TestClientBetweenTwoSupervisors(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "machine.sock")
+	listen := func() *net.UnixListener {
+		l, err := Listen(socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	listen().Close() // of one that was killed: its socket refuses
+	asked := 0
+	client := Client{Socket: socket, Runs: func(context.Context) bool {
+		asked++
+		switch asked {
+		case 1: // the next is killed while it has the request
+			l := listen()
+			go func() {
+				if conn, err := l.Accept(); err == nil {
+					bufio.NewReader(conn).ReadString('\n')
+					conn.Close()
+				}
+				l.Close()
+			}()
+		case 3:
+			l := listen()
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				if conn, err := l.Accept(); err == nil {
+					bufio.NewReader(conn).ReadString('\n')
+					WriteResponse(conn, Response{Status: &Status{Name: "the new one"}})
+					conn.Close()
+				}
+			}()
+		}
+		return true
+	}}
+	if status, err := client.Status(t.Context()); err != nil || status.Name != "the new one" || asked != 3 {
+		t.Errorf("Status = %+v, %v after %d questions", status, err, asked)
+	}
+	listen().Close()
+	client.Runs = func(context.Context) bool { return false }
+	if _, err := client.Status(t.Context()); !errors.Is(err, banger.ErrUnavailable) {
+		t.Errorf("Status of a VM that does not run = %v, want ErrUnavailable", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	client.Runs = func(context.Context) bool { cancel(); return true }
+	if _, err := client.Status(ctx); !errors.Is(err, banger.ErrInterrupted) {
+		t.Errorf("Status that is interrupted = %v, want ErrInterrupted", err)
+	}
+}

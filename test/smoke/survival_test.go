@@ -182,6 +182,35 @@ func TestUpgradeDuringACommand(t *testing.T) {
 	})
 }
 
+// Whatever is asked of a VM right after its supervisor's death waits for the one that takes over.
+func TestCommandsRightAfterTheSupervisorsDeath(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
+	w := testenv.NewWorld(t)
+	w.Must("vm", "run", "--name", "x", "--", "true")
+	boot := w.Must("vm", "exec", "x", "--", "cat", "/proc/sys/kernel/random/boot_id")
+	for round := range soaking(3, 30) {
+		pid := showVM(w, "x").PIDs["banger-machine"]
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{
+			{"vm", "exec", "x", "--", "cat", "/proc/sys/kernel/random/boot_id"},
+			{"vm", "cp", "x:/proc/sys/kernel/random/boot_id", "-"},
+			{"vm", "ports", "x"},
+			{"vm", "ssh", "x", "--", "cat /proc/sys/kernel/random/boot_id"},
+		} {
+			r := w.Run(args...)
+			if r.Status != 0 || args[1] != "ports" && !strings.Contains(r.Stdout, boot) {
+				t.Errorf("round %d, %q: status %d, %q, want boot %q\n%s", round, args, r.Status, r.Stdout, boot, r.Stderr)
+			}
+			if now := showVM(w, "x").PIDs["banger-machine"]; args[1] != "exec" && now != 0 { // the next one meets a death of its own
+				syscall.Kill(now, syscall.SIGKILL)
+			}
+		}
+		testenv.WaitFor(t, time.Minute, "the new machine", func() bool { return showVM(w, "x").PIDs["banger-machine"] != 0 })
+	}
+}
+
 // The host goes down with everything on it and comes up again: all VMs are stopped, none is stale, and their disks recover.
 func TestHostReboot(t *testing.T) {
 	w := testenv.NewWorld(t)
