@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +42,8 @@ type guest struct {
 	net   *Stack
 	ip    *stack.Stack
 	wire  net.Conn
-	ended chan error // of Serve
+	ended chan error                              // of Serve
+	loses atomic.Pointer[func(frame []byte) bool] // what does not arrive; nil: nothing
 
 	mu     sync.Mutex
 	events []banger.NetEvent
@@ -75,7 +77,10 @@ func (g *guest) plug() {
 	ours, theirs := fileConn(g.t, fds[0]), fileConn(g.t, fds[1])
 	g.wire = ours
 	go func() { g.ended <- g.net.Serve(theirs) }()
-	g.ip = guestStack(g.t, ours)
+	g.ip = guestStack(g.t, ours, func(frame []byte) bool {
+		loses := g.loses.Load()
+		return loses != nil && (*loses)(frame)
+	})
 	g.eventually("the card is served", func() bool {
 		g.net.mu.Lock()
 		defer g.net.mu.Unlock()
@@ -103,7 +108,7 @@ func fileConn(t testing.TB, fd int) net.Conn {
 	return conn
 }
 
-func guestStack(t testing.TB, wire net.Conn) *stack.Stack {
+func guestStack(t testing.TB, wire net.Conn, loses func([]byte) bool) *stack.Stack {
 	t.Helper()
 	ip := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{arp.NewProtocol, ipv4.NewProtocol, newIPv6},
@@ -140,6 +145,9 @@ func guestStack(t testing.TB, wire net.Conn) *stack.Stack {
 			frame, err := readFrame(r)
 			if err != nil {
 				return
+			}
+			if loses(frame) {
+				continue
 			}
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
 			ep.InjectInbound(0, pkt)

@@ -70,6 +70,7 @@ type Stack struct {
 	names    names
 	flows    flows
 	resolver resolver
+	patience time.Duration // with a guest that has asked for a connection and does not complete it
 
 	life   context.Context // ends with Close
 	cancel context.CancelFunc
@@ -91,7 +92,7 @@ func New(cfg Config) *Stack {
 	if cfg.Ended == nil {
 		cfg.Ended = func() {}
 	}
-	s := &Stack{cfg: cfg, flows: flows{open: map[*flow]bool{}, ended: cfg.Ended}}
+	s := &Stack{cfg: cfg, patience: handshakeTimeout, flows: flows{open: map[*flow]bool{}, ended: cfg.Ended}}
 	s.policy.Store(&egress.Policy{NetPolicy: cfg.Policy})
 	s.resolver = resolver{servers: cfg.Servers, tokens: make(chan struct{}, maxQueries)}
 	s.life, s.cancel = context.WithCancel(context.Background())
@@ -226,7 +227,9 @@ const (
 	maxUDP     = 1024
 	minBuffer  = 4 << 10
 	timeWait   = 5 * time.Second
-	finWait    = 30 * time.Second
+
+	handshakeTimeout = 10 * time.Second // of a guest that has its turn late
+	finWait          = 30 * time.Second
 )
 
 func (s *Stack) build(l *link) (*stack.Stack, error) {

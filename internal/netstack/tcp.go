@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 	}
 	defer conn.Close()
 	var queue waiter.Queue
-	ep, tcpErr := r.CreateEndpoint(&queue)
+	ep, tcpErr := s.shakeHands(f, r, &queue)
 	if tcpErr != nil {
 		r.Complete(true)
 		s.cfg.Log(f.event(banger.NetFailed, "the guest gave up"))
@@ -89,6 +90,26 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 	tune(ep, s.flows.tcpCount())
 	s.carry(f, &guestEnd{ep: ep, queue: &queue}, conn)
 	s.tell(f)
+}
+
+// shakeHands answers the guest's SYN and waits until it has answered that. gVisor would wait for two minutes, and a few hundred connections
+// that a guest leaves half open would keep it from making others for as long.
+func (s *Stack) shakeHands(f *flow, r *tcp.ForwarderRequest, queue *waiter.Queue) (tcpip.Endpoint, tcpip.Error) {
+	id := r.ID()
+	ctx, cancel := context.WithTimeout(f.ctx, s.patience)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		ip := s.ip
+		s.mu.Unlock()
+		if ip == nil {
+			return // with it went the connection
+		}
+		if ep := ip.FindTransportEndpoint(protocolOf(addrOf(id.LocalAddress)), tcp.ProtocolNumber, id, nic); ep != nil {
+			ep.Abort()
+		}
+	})()
+	return r.CreateEndpoint(queue)
 }
 
 func (s *Stack) failed(f *flow, err error) {
