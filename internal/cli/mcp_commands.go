@@ -143,7 +143,7 @@ func (c commands) Ports(ctx context.Context, ref string) (machine.Ports, string,
 	if err != nil {
 		return machine.Ports{}, "", err
 	}
-	ports, err := portsOf(ctx, d, ref)
+	ports, err := c.portsOf(ctx, d, ref)
 	return ports.Ports, status.HTTP, err
 }
 
