@@ -20,7 +20,10 @@ import (
 )
 
 // resolveTimeout bounds the look-up that shows whether a set-up works.
-const resolveTimeout = 5 * time.Second
+const (
+	resolveTimeout = 5 * time.Second
+	resolvePause   = 200 * time.Millisecond
+)
 
 func (a *app) dnsGroup() *cobra.Command {
 	return a.group("dns", "names of VMs for this computer's programs", `
@@ -190,9 +193,14 @@ func (a *app) tellResolves(ctx context.Context, hosts []resolver.Host) {
 	defer cancel()
 	name := hosts[0].Name + hostSuffix
 	got, err := getent(ctx, name)
-	if err != nil {
-		a.notice("%s does not resolve yet: %v", name, err)
-		return
+	for err != nil { // a NetworkManager that was restarted goes on with what it had for a moment
+		select {
+		case <-time.After(resolvePause):
+			got, err = getent(ctx, name)
+		case <-ctx.Done():
+			a.notice("%s does not resolve yet: %v", name, err)
+			return
+		}
 	}
 	a.notice("%s resolves to %s", name, strings.Join(got, ", "))
 }
