@@ -183,6 +183,38 @@ func TestNetworkBetweenVMs(t *testing.T) {
 	}
 }
 
+// A rule for a VM reaches who has its name now, also while the supervisor of who had it before hangs.
+func TestNetworkRenamedVM(t *testing.T) {
+	testenv.RequireTier(t, "smoke")
+	w := testenv.NewOnlineWorld(t)
+	serve := func(vm, line string) {
+		t.Helper()
+		wants(t, w, vm, `setsid perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(LocalPort => 5432, Listen => 5, ReuseAddr => 1) or die; open $up, ">", "/root/up"; close $up; while ($c = $l->accept) { print $c "`+
+			line+`\n"; close $c }' >/dev/null 2>&1 </dev/null & while ! [ -e /root/up ]; do sleep 0.1; done; echo up`, "up")
+	}
+	w.Must("vm", "run", "--name", "db", "--", "true")
+	serve("db", "the first")
+	w.Must("vm", "run", "--name", "web", "--net", "allow=vm:db:5432,vm:old:5432", "--", "true")
+	const ask = "cat < /dev/tcp/db.vm/5432"
+	wants(t, w, "web", ask, "the first")
+	machine := showVM(w, "db").PIDs["banger-machine"]
+	if err := syscall.Kill(machine, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(machine, syscall.SIGCONT) })
+	w.Must("vm", "rename", "db", "old")
+	wants(t, w, "web", ask, "refused")
+	w.Must("vm", "run", "--name", "db", "--", "true")
+	wants(t, w, "web", ask, "refused")
+	serve("db", "the second")
+	wants(t, w, "web", ask, "the second")
+	if err := syscall.Kill(machine, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, w, "web", "cat < /dev/tcp/old.vm/5432", "the first")
+	wants(t, w, "web", ask, "the second")
+}
+
 // An image of one static program, which knows nothing of banger, has the same network; a DHCP client there is told what it has.
 func TestNetworkInAnyImage(t *testing.T) {
 	testenv.RequireTier(t, "smoke")

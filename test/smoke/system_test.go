@@ -13,12 +13,12 @@ import (
 	"banger/internal/testenv"
 )
 
-// fuseProgram is a static program that mounts a file system of its own and reads it.
-func fuseProgram(t *testing.T) string {
+// guestProgram is a static program of testdata.
+func guestProgram(t *testing.T, name string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "fuse")
+	out := filepath.Join(t.TempDir(), name)
 	build := exec.Command(testenv.RequireTool(t, "go"), "build", "-o", out, ".")
-	build.Dir, build.Env = "testdata/fuse", append(os.Environ(), "CGO_ENABLED=0")
+	build.Dir, build.Env = filepath.Join("testdata", name), append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
@@ -65,7 +65,7 @@ func wantServices(t *testing.T, w *testenv.World, vm string) {
 	if r := w.Run("vm", "exec", vm, "--", "modprobe", "no-such-module"); r.Status == 0 || !strings.Contains(r.Stderr, "no-such-module") {
 		t.Errorf("modprobe of nothing: status %d, %s", r.Status, r.Stderr)
 	}
-	if r := w.RunInput(fuseProgram(t), "vm", "exec", vm, "--", "sh", "-c", "cat >/tmp/prog && chmod +x /tmp/prog && /tmp/prog"); r.Status != 0 || r.Stdout != "through FUSE\n" {
+	if r := w.RunInput(guestProgram(t, "fuse"), "vm", "exec", vm, "--", "sh", "-c", "cat >/tmp/prog && chmod +x /tmp/prog && /tmp/prog"); r.Status != 0 || r.Stdout != "through FUSE\n" {
 		t.Errorf("FUSE: status %d, %q, %s", r.Status, r.Stdout, r.Stderr)
 	}
 }
