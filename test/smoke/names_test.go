@@ -2,6 +2,7 @@ package smoke
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,7 @@ import (
 	"banger/internal/testenv"
 )
 
-// ownEtc gives the test's namespace a /etc of its own, with what is in the host's.
+// ownEtc gives a test that is online a /etc of its own, with what is in the host's.
 func ownEtc(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -26,6 +27,9 @@ func ownEtc(t *testing.T) {
 		}
 	}
 	if err := unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+dir+"/upper,workdir="+dir+"/work"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver "+testenv.DNSAddr+"\n"), 0o644); err != nil { // the one that was bound there is below
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount("/etc", unix.MNT_DETACH); unix.Unmount(dir, unix.MNT_DETACH) })
