@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"banger/internal/testenv"
 )
 
 func TestBuffer(t *testing.T) {
@@ -64,9 +66,12 @@ func TestBufferError(t *testing.T) {
 }
 
 // Without the buffer both mux loops of x/crypto/ssh wait within seconds for the other end to read: bulk in both
-// directions, closes that cross it, and short channels on one connection over a stream with a window.
+// directions, closes that cross it, and short channels on one connection over a stream with a window. In tier soak it goes on for ten minutes.
 func TestSSHDoesNotStall(t *testing.T) {
-	const shortChannels = 150 // enough to stall in some runs, quick enough for each commit
+	shortChannels, end := 150, time.Time{} // enough to stall in some runs, quick enough for each commit
+	if testenv.Tier() == "soak" {
+		shortChannels, end = 1<<30, time.Now().Add(10*time.Minute)
+	}
 	client := sshPair(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -76,15 +81,18 @@ func TestSSHDoesNotStall(t *testing.T) {
 	progress := make(chan error)
 	wg.Go(func() {
 		defer close(progress)
-		for n := range shortChannels {
+		for n := 0; n < shortChannels && (end.IsZero() || time.Now().Before(end)); n++ {
 			progress <- echoOnce(client, n)
 		}
 	})
-	for n := 0; n < shortChannels; n++ {
+	for n, more := 0, true; more; n++ {
 		select {
-		case err := <-progress:
+		case err, ok := <-progress:
 			if err != nil {
 				t.Fatalf("short channel %d: %v", n, err)
+			}
+			if more = ok; !more {
+				t.Logf("%d short channels", n)
 			}
 		case <-time.After(30 * time.Second):
 			t.Fatalf("stalled after %d short channels", n)
