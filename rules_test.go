@@ -29,6 +29,7 @@ var ranks = map[string]int{
 	"internal/oci": 2, "internal/hostimage": 2, "internal/image": 3, "internal/kernel": 3, "internal/disk": 3, "internal/workspace": 3, "internal/vmm/qemu": 3, "internal/vmm/vmmtest": 3,
 	"internal/catalog": 2, "internal/project": 2, "internal/filesync": 1, "internal/tooling": 1, "internal/manual": 1, "internal/top": 3,
 	"internal/egress": 1, "internal/netstack": 2,
+	"internal/schema": 1, "internal/format": 1, "test/openapi": 7,
 	"internal/lifecycle": 4, "internal/supervisor": 4, "internal/mcp": 4,
 	"internal/daemon": 5, "internal/doctor": 5, "internal/cli": 5,
 	"internal/testenv/shown": 6, "scripts/changelog": 7,

@@ -22,29 +22,30 @@ const (
 // [banger.ErrorBody]: why it does not.
 const Ready = "ready"
 
-// Routes, in net/http's pattern form. {ref} is a VM's name, id or unique prefix of an id.
+// Routes, in net/http's pattern form; [Routes] says what goes in and comes out. {ref} is a VM's name, id or unique prefix of an id.
 const (
-	RouteStatus       = "GET /v1/status"           // → Status
-	RouteShutdown     = "POST /v1/shutdown"        // ?force=1 while operations run → {}: the daemon ends, VMs go on
-	RouteSettings     = "GET /v1/config"           // → []banger.Setting
-	RouteVMCreate     = "POST /v1/vms"             // CreateRequest → events, VM
-	RouteVMList       = "GET /v1/vms"              // → []banger.VM, oldest first
-	RouteVMShow       = "GET /v1/vms/{ref}"        // → VMDetail
-	RouteVMStart      = "POST /v1/vms/{ref}/start" // StartRequest → events, VM
-	RouteVMStop       = "POST /v1/vms/{ref}/stop"  // StopRequest → events, VM
-	RouteVMDelete     = "DELETE /v1/vms/{ref}"     // ?force=1 for a running VM → events, VM as it was
-	RouteImageList    = "GET /v1/images"           // → []banger.Image
-	RouteImageShow    = "GET /v1/images/{ref}"     // → ImageDetail
-	RouteImageImport  = "POST /v1/images"          // ImportRequest → events, Image
-	RouteImagePull    = "POST /v1/images/pull"     // PullRequest → events, Image
-	RouteImageBuild   = "POST /v1/images/build"    // BuildRequest → events, Image
-	RouteImageDelete  = "DELETE /v1/images/{ref}"  // → banger.Image as it was
-	RouteKernelList   = "GET /v1/kernels"          // → []banger.Kernel
-	RouteKernelOffers = "GET /v1/kernels-offered"  // → []banger.KernelOffer
-	RouteKernelShow   = "GET /v1/kernels/{ref}"    // → banger.Kernel
-	RouteKernelImport = "POST /v1/kernels"         // ImportKernelRequest → events, Kernel
-	RouteKernelPull   = "POST /v1/kernels/pull"    // PullKernelRequest → events, Kernel
-	RouteKernelDelete = "DELETE /v1/kernels/{ref}" // → banger.Kernel as it was
+	RouteOpenAPI      = "GET /v1/openapi.json"
+	RouteStatus       = "GET /v1/status"
+	RouteShutdown     = "POST /v1/shutdown"
+	RouteSettings     = "GET /v1/config"
+	RouteVMCreate     = "POST /v1/vms"
+	RouteVMList       = "GET /v1/vms"
+	RouteVMShow       = "GET /v1/vms/{ref}"
+	RouteVMStart      = "POST /v1/vms/{ref}/start"
+	RouteVMStop       = "POST /v1/vms/{ref}/stop"
+	RouteVMDelete     = "DELETE /v1/vms/{ref}"
+	RouteImageList    = "GET /v1/images"
+	RouteImageShow    = "GET /v1/images/{ref}"
+	RouteImageImport  = "POST /v1/images"
+	RouteImagePull    = "POST /v1/images/pull"
+	RouteImageBuild   = "POST /v1/images/build"
+	RouteImageDelete  = "DELETE /v1/images/{ref}"
+	RouteKernelList   = "GET /v1/kernels"
+	RouteKernelOffers = "GET /v1/kernels-offered"
+	RouteKernelShow   = "GET /v1/kernels/{ref}"
+	RouteKernelImport = "POST /v1/kernels"
+	RouteKernelPull   = "POST /v1/kernels/pull"
+	RouteKernelDelete = "DELETE /v1/kernels/{ref}"
 )
 
 // ForceParam is the query parameter of [RouteVMDelete] that lets a running VM be stopped first, and of [RouteShutdown] that lets

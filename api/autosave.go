@@ -4,9 +4,9 @@ import "time"
 
 // Routes of the work of deleted VMs. {ref} is an autosave's id or a unique beginning of it.
 const (
-	RouteSaveList   = "GET /v1/autosaves"               // → []banger.Autosave, oldest first
-	RouteSaveLanded = "POST /v1/autosaves/{ref}/landed" // the refs are in the host's repository → banger.Autosave
-	RouteSavePrune  = "POST /v1/autosaves/prune"        // PruneSavesRequest → []banger.Autosave that are gone, or would go
+	RouteSaveList   = "GET /v1/autosaves"
+	RouteSaveLanded = "POST /v1/autosaves/{ref}/landed"
+	RouteSavePrune  = "POST /v1/autosaves/prune"
 )
 
 // PruneSavesRequest asks for old autosaves to go. The last of a VM stays.
@@ -16,5 +16,5 @@ type PruneSavesRequest struct {
 	DryRun bool          `json:"dry_run,omitempty"`
 }
 
-// RouteVMParts reads files of a VM that does not run by name. The body is a request of package transfer, the answer its stream.
+// RouteVMParts reads files of a VM that does not run by name.
 const RouteVMParts = "POST /v1/vms/{ref}/parts"

@@ -2,9 +2,9 @@ package api
 
 // Routes of catalogs.
 const (
-	RouteCatalog      = "GET /v1/catalog"               // → banger.Catalog
-	RouteImageBundle  = "POST /v1/images/{ref}/bundle"  // BundleRequest → events, CatalogImage
-	RouteKernelBundle = "POST /v1/kernels/{ref}/bundle" // BundleRequest → events, CatalogKernel
+	RouteCatalog      = "GET /v1/catalog"
+	RouteImageBundle  = "POST /v1/images/{ref}/bundle"
+	RouteKernelBundle = "POST /v1/kernels/{ref}/bundle"
 )
 
 // BundleRequest asks for a bundle for a catalog.

@@ -4,11 +4,11 @@ import "banger"
 
 // Routes of images that lie elsewhere or are not needed any more.
 const (
-	RouteImageRegister = "POST /v1/images/register"      // RegisterRequest → events, Image
-	RouteImagePromote  = "POST /v1/images/{ref}/promote" // → events, Image
-	RouteImageExport   = "GET /v1/images/{ref}/export"   // → a tar (application/x-tar); what goes wrong under way is in ErrorTrailer
-	RouteImagePrune    = "POST /v1/images/prune"         // PruneRequest → Pruned
-	RouteCachePrune    = "POST /v1/cache/prune"          // PruneRequest → Pruned: what registries gave
+	RouteImageRegister = "POST /v1/images/register"
+	RouteImagePromote  = "POST /v1/images/{ref}/promote"
+	RouteImageExport   = "GET /v1/images/{ref}/export"
+	RouteImagePrune    = "POST /v1/images/prune"
+	RouteCachePrune    = "POST /v1/cache/prune"
 )
 
 // ErrorTrailer is the trailer of an answer that is not JSON: a [banger.ErrorBody] when it is not whole.

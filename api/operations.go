@@ -8,10 +8,10 @@ import (
 
 // Routes of operations: the requests that answer with events. {ref} is an operation's id or a unique beginning of it.
 const (
-	RouteOperationList   = "GET /v1/operations"               // → []Operation, oldest first
-	RouteOperationShow   = "GET /v1/operations/{ref}"         // → Operation
-	RouteOperationFollow = "GET /v1/operations/{ref}/events"  // → the events that the client who asked for it gets
-	RouteOperationCancel = "POST /v1/operations/{ref}/cancel" // → Operation, once what it made is undone
+	RouteOperationList   = "GET /v1/operations"
+	RouteOperationShow   = "GET /v1/operations/{ref}"
+	RouteOperationFollow = "GET /v1/operations/{ref}/events"
+	RouteOperationCancel = "POST /v1/operations/{ref}/cancel"
 )
 
 // DetachParam is the query parameter that lets an operation go on without its client. The only event of the answer is the

@@ -8,15 +8,15 @@ import (
 
 // Routes of what is done to VMs beside making, starting, stopping and deleting them.
 const (
-	RouteVMResolve = "POST /v1/vms/resolve"       // ResolveRequest → []ResolvedVM
-	RouteVMRestart = "POST /v1/vms/{ref}/restart" // RestartRequest → events, VM
-	RouteVMKill    = "POST /v1/vms/{ref}/kill"    // KillRequest → events, VM
-	RouteVMRename  = "POST /v1/vms/{ref}/rename"  // RenameRequest → events, VM
-	RouteVMSet     = "POST /v1/vms/{ref}/set"     // SetRequest → SetResult
-	RouteVMWait    = "POST /v1/vms/{ref}/wait"    // WaitRequest → VMDetail, as it is then
+	RouteVMResolve = "POST /v1/vms/resolve"
+	RouteVMRestart = "POST /v1/vms/{ref}/restart"
+	RouteVMKill    = "POST /v1/vms/{ref}/kill"
+	RouteVMRename  = "POST /v1/vms/{ref}/rename"
+	RouteVMSet     = "POST /v1/vms/{ref}/set"
+	RouteVMWait    = "POST /v1/vms/{ref}/wait"
 
-	RouteVMNet       = "POST /v1/vms/{ref}/net"       // banger.NetChange → VM
-	RouteVMWorkspace = "PUT /v1/vms/{ref}/workspaces" // banger.Workspace, in place of the one at its guest path → VM
+	RouteVMNet       = "POST /v1/vms/{ref}/net"
+	RouteVMWorkspace = "PUT /v1/vms/{ref}/workspaces"
 )
 
 // MaxRefs bounds the references of one [ResolveRequest].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,6 +26,17 @@ import (
 const envDaemon = "CLIENT_TEST_DAEMON"
 
 const daemonVersion = "v0-test"
+
+// TestMain leaves ExampleDial to the ordinary user, too.
+func TestMain(m *testing.M) {
+	if os.Getenv(envDaemon) == "" {
+		flag.Parse()
+		if err := flag.Set("test.skip", "^ExampleDial$"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // TestStart runs the tests below against the real daemon, as an ordinary user: the daemon refuses root.
 func TestStart(t *testing.T) {
@@ -60,8 +72,8 @@ func asOrdinaryUser(t *testing.T) {
 	if err := errors.Join(err, os.WriteFile(self, program, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run", "^TestStart$")
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), envDaemon+"="+daemon, "HOME="+user.Home, "TMPDIR="+dir)
+	cmd := exec.CommandContext(t.Context(), self, "-test.v", "-test.run", "^(TestStart|ExampleDial)$")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), envDaemon+"="+daemon, "CLIENT_TEST_STATE="+filepath.Join(dir, "state"), "HOME="+user.Home, "TMPDIR="+dir)
 	user.As(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

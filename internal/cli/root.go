@@ -131,8 +131,9 @@ func (a *app) daemonGroup() *cobra.Command {
 bangerd runs as you and decides about images and machines. Commands that need it start it. Machines and the
 commands in them go on while it is down.`, `
   banger daemon status                         where it listens and logs
-  banger daemon stop                           machines go on`,
-		a.daemonStatus(), a.daemonStop())
+  banger daemon stop                           machines go on
+  banger daemon api                            what programs can ask it`,
+		a.daemonStatus(), a.daemonStop(), a.daemonAPI())
 }
 
 // group is a command that only holds others.

@@ -20,31 +20,24 @@ type Saves interface {
 	Prune(now time.Time, age time.Duration, all, dryRun bool) ([]banger.Autosave, error)
 }
 
-func (s *Server) saveRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteSaveList, versioned(s, answer(s, func(*http.Request) (any, error) {
+func (s *Server) saveRoutes(rs *routes) {
+	answer(rs, api.RouteSaveList, func(*http.Request, none) ([]banger.Autosave, error) {
 		list, err := s.Saves.List()
 		return append([]banger.Autosave{}, list...), err
-	})))
-	mux.HandleFunc(api.RouteSaveLanded, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Saves.Landed(r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteSavePrune, versioned(s, s.pruneSaves))
-	mux.HandleFunc(api.RouteVMParts, versioned(s, s.readParts))
+	})
+	answer(rs, api.RouteSaveLanded, func(r *http.Request, _ none) (banger.Autosave, error) { return s.Saves.Landed(r.PathValue("ref")) })
+	answer(rs, api.RouteSavePrune, s.pruneSaves)
 }
 
-func (s *Server) pruneSaves(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var req api.PruneSavesRequest
-		if err := decode(w, r, &req); err != nil {
-			return nil, err
-		}
-		if req.Age == 0 {
-			req.Age = workspace.SavesKept
-		}
-		if req.Age < 0 {
-			return nil, banger.Invalidf("age %s: want a positive time", req.Age)
-		}
-		removed, err := s.Saves.Prune(time.Now(), req.Age, req.All, req.DryRun)
-		return append([]banger.Autosave{}, removed...), err
-	})(w, r)
+func (s *Server) pruneSaves(_ *http.Request, req api.PruneSavesRequest) ([]banger.Autosave, error) {
+	if req.Age == 0 {
+		req.Age = workspace.SavesKept
+	}
+	if req.Age < 0 {
+		return nil, banger.Invalidf("age %s: want a positive time", req.Age)
+	}
+	removed, err := s.Saves.Prune(time.Now(), req.Age, req.All, req.DryRun)
+	return append([]banger.Autosave{}, removed...), err
 }
 
 // maxParts bounds a request for files by name, in bytes.

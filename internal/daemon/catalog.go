@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"net/http"
-	"path/filepath"
 
 	"banger"
 	"banger/api"
@@ -16,33 +15,25 @@ type Catalog struct {
 	BundleKernel func(ctx context.Context, name, dir string, progress banger.ProgressFunc) (banger.CatalogKernel, error)
 }
 
-func (s *Server) catalogRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteCatalog, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Catalog.Index(r.Context()) })))
-	mux.HandleFunc(api.RouteImageBundle, stream(s, "bundle image", func(w http.ResponseWriter, r *http.Request) (work, error) {
+func (s *Server) catalogRoutes(rs *routes) {
+	answer(rs, api.RouteCatalog, func(r *http.Request, _ none) (banger.Catalog, error) {
+		index, err := s.Catalog.Index(r.Context())
+		index.Images = append([]banger.CatalogImage{}, index.Images...) // a list is never null, whatever others sign
+		index.Kernels = append([]banger.CatalogKernel{}, index.Kernels...)
+		return index, err
+	})
+	stream(rs, api.RouteImageBundle, func(r *http.Request, req api.BundleRequest) (work, error) {
 		ref := r.PathValue("ref")
-		dir, err := bundleDir(w, r)
 		return work{subject: ref, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
-			entry, err := s.Catalog.BundleImage(ctx, ref, dir, progress)
+			entry, err := s.Catalog.BundleImage(ctx, ref, req.Dir, progress)
 			return api.Event{CatalogImage: &entry}, err
-		}}, err
-	}))
-	mux.HandleFunc(api.RouteKernelBundle, stream(s, "bundle kernel", func(w http.ResponseWriter, r *http.Request) (work, error) {
+		}}, absolute(req.Dir, "")
+	})
+	stream(rs, api.RouteKernelBundle, func(r *http.Request, req api.BundleRequest) (work, error) {
 		name := r.PathValue("ref")
-		dir, err := bundleDir(w, r)
 		return work{subject: name, do: func(ctx context.Context, progress banger.ProgressFunc) (api.Event, error) {
-			entry, err := s.Catalog.BundleKernel(ctx, name, dir, progress)
+			entry, err := s.Catalog.BundleKernel(ctx, name, req.Dir, progress)
 			return api.Event{CatalogKernel: &entry}, err
-		}}, err
-	}))
-}
-
-func bundleDir(w http.ResponseWriter, r *http.Request) (string, error) {
-	var req api.BundleRequest
-	if err := decode(w, r, &req); err != nil {
-		return "", err
-	}
-	if !filepath.IsAbs(req.Dir) {
-		return "", banger.Invalidf("directory %q: want an absolute path", req.Dir)
-	}
-	return req.Dir, nil
+		}}, absolute(req.Dir, "")
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -92,36 +93,8 @@ type Server struct {
 func New(cfg Config) *Server {
 	s := &Server{Config: cfg, operations: operations{log: cfg.Log}}
 	s.serving, s.end = context.WithCancel(context.Background())
-	mux := http.NewServeMux()
-	mux.HandleFunc(api.RouteStatus, answer(s, func(r *http.Request) (any, error) {
-		status, err := s.Status(r.Context())
-		status.Ops = s.operations.count()
-		return status, err
-	}))
-	mux.HandleFunc(api.RouteSettings, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Settings(r.Context()) })))
-	s.operationRoutes(mux)
-	mux.HandleFunc(api.RouteVMList, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.List(r.Context()) })))
-	mux.HandleFunc(api.RouteVMShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.Show(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteImageList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Images.List() })))
-	mux.HandleFunc(api.RouteImageShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.ShowImage(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteImageDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteImage(r.Context(), r.PathValue("ref")) })))
-	s.imageRoutes(mux)
-	mux.HandleFunc(api.RouteImageBuild, stream(s, "build image", s.buildImage))
-	mux.HandleFunc(api.RouteImagePull, stream(s, "pull image", s.pullImage))
-	mux.HandleFunc(api.RouteImageImport, stream(s, "import image", s.importImage))
-	s.catalogRoutes(mux)
-	s.kernelRoutes(mux)
-	s.statsRoutes(mux)
-	s.verbRoutes(mux)
-	s.fileRoutes(mux)
-	s.saveRoutes(mux)
-	mux.HandleFunc(api.RouteVMCreate, stream(s, "create vm", s.create))
-	mux.HandleFunc(api.RouteVMDelete, stream(s, "delete vm", s.delete))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, &banger.Error{Kind: banger.ErrUnsupported, Op: "route", Subject: r.Method + " " + r.URL.Path, Hint: staleDaemon})
-	})
 	s.http = &http.Server{
-		Handler:           s.operation(mux),
+		Handler:           s.operation(s.routes()),
 		ReadHeaderTimeout: headerTimeout,
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
@@ -171,21 +144,6 @@ func versioned(s *Server, next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// answer sends one JSON value.
-func answer(s *Server, fn func(*http.Request) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		value, err := fn(r)
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(value); err != nil {
-			s.Log.DebugContext(r.Context(), "send answer", "err", err)
-		}
-	}
-}
-
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.Log.InfoContext(r.Context(), "refused", "request", r.Method+" "+r.URL.Path, "kind", banger.KindName(err), "err", err)
 	writeError(w, err, banger.OperationOf(r.Context()))
@@ -198,24 +156,37 @@ func writeError(w http.ResponseWriter, err error, opID string) {
 	_ = json.NewEncoder(w).Encode(banger.EncodeError(err, opID))
 }
 
-// decode reads a request's body: one JSON value without unknown fields. An empty body is the zero value.
-func decode(w http.ResponseWriter, r *http.Request, into any) error {
+// decode reads a request's body: one JSON value without unknown fields. An empty body is the zero value; none is left alone.
+func decode[Q any](w http.ResponseWriter, r *http.Request) (req Q, err error) {
+	if reflect.TypeFor[Q]() == reflect.TypeFor[none]() {
+		return req, nil
+	}
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
-		return &banger.Error{Kind: banger.ErrInvalid, Op: "decode request", Err: err}
+	if err := dec.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
+		return req, &banger.Error{Kind: banger.ErrInvalid, Op: "decode request", Err: err}
 	}
 	if dec.More() {
-		return banger.Invalidf("decode request: something follows the JSON value")
+		return req, banger.Invalidf("decode request: something follows the JSON value")
 	}
-	return nil
+	return req, nil
 }
 
-func (s *Server) create(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.CreateRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
+// ownRoutes are those of the daemon itself.
+func (s *Server) ownRoutes(rs *routes) {
+	answer(rs, api.RouteStatus, func(r *http.Request, _ none) (api.Status, error) {
+		status, err := s.Status(r.Context())
+		status.Ops = s.operations.count()
+		return status, err
+	})
+	answer(rs, api.RouteSettings, func(r *http.Request, _ none) ([]banger.Setting, error) { return s.Settings(r.Context()) })
+	rs.raw(api.RouteOpenAPI, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(api.OpenAPI)
+	})
+}
+
+func (s *Server) create(r *http.Request, req api.CreateRequest) (work, error) {
 	var holder *proc.Handle
 	if req.Remove {
 		if detach, _ := boolParam(r, api.DetachParam); detach {
@@ -246,7 +217,7 @@ func (s *Server) holder(r *http.Request) (proc.Handle, error) {
 	return handle, nil
 }
 
-func (s *Server) delete(_ http.ResponseWriter, r *http.Request) (work, error) {
+func (s *Server) delete(r *http.Request, _ none) (work, error) {
 	force, err := boolParam(r, api.ForceParam)
 	if err != nil {
 		return work{}, err
@@ -260,39 +231,6 @@ func (s *Server) delete(_ http.ResponseWriter, r *http.Request) (work, error) {
 			return s.VMs.Discard(ctx, ref, progress)
 		}
 		return s.VMs.Delete(ctx, ref, force, progress)
-	}), nil
-}
-
-func (s *Server) importImage(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.ImportRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
-	if err := absolute(req.Path, req.WorkSeed); err != nil {
-		return work{}, err
-	}
-	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		return s.Images.Import(ctx, req, progress)
-	}), nil
-}
-
-func (s *Server) buildImage(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.BuildRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
-	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		return s.Images.Build(ctx, req, progress)
-	}), nil
-}
-
-func (s *Server) pullImage(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.PullRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
-	return imageWork(req.Ref, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
-		return s.Images.Pull(ctx, req, progress)
 	}), nil
 }
 

@@ -197,6 +197,7 @@ func serve(t *testing.T, uid int) *served {
 		Images:  imageList{},
 		Kernels: kernelList{},
 		Catalog: catalogOf(),
+		Saves:   saveList{},
 		Status:  func(context.Context) (api.Status, error) { return api.Status{PID: 42}, nil },
 		Settings: func(context.Context) ([]banger.Setting, error) {
 			return []banger.Setting{{Key: "vm.max_memory", Value: "80%", From: config.BuiltIn}}, nil

@@ -19,9 +19,10 @@ type Files interface {
 	Lend(ctx context.Context, ref string, progress banger.ProgressFunc, ready func(banger.VM)) error
 }
 
-func (s *Server) fileRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteVMFiles, versioned(s, s.readFiles))
-	mux.HandleFunc(api.RouteVMLend, versioned(s, s.lend))
+func (s *Server) fileRoutes(rs *routes) {
+	rs.raw(api.RouteVMFiles, s.readFiles)
+	rs.raw(api.RouteVMParts, s.readParts)
+	rs.raw(api.RouteVMLend, s.lend)
 }
 
 // readFiles sends a tree. It is no operation: nothing is changed, and client or daemon end it.
@@ -69,7 +70,7 @@ type patient struct {
 
 func (p *patient) Write(b []byte) (int, error) {
 	if !p.sent {
-		p.w.Header().Set("Content-Type", "application/octet-stream")
+		p.w.Header().Set("Content-Type", api.MediaFiles)
 		p.w.Header().Set("Connection", "close") // which has deadlines now
 	}
 	p.sent = true

@@ -11,24 +11,50 @@ import (
 	"banger/api"
 )
 
-// imageRoutes are those of images that lie elsewhere, go elsewhere or are not needed any more.
-func (s *Server) imageRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteImageRegister, stream(s, "register image", s.registerImage))
-	mux.HandleFunc(api.RouteImagePromote, stream(s, "promote image", s.promoteImage))
-	mux.HandleFunc(api.RouteImageExport, versioned(s, s.exportImage))
-	mux.HandleFunc(api.RouteImagePrune, s.prune(func(r *http.Request, req api.PruneRequest) (api.Pruned, error) {
+func (s *Server) imageRoutes(rs *routes) {
+	answer(rs, api.RouteImageList, func(*http.Request, none) ([]banger.Image, error) { return s.Images.List() })
+	answer(rs, api.RouteImageShow, func(r *http.Request, _ none) (api.ImageDetail, error) {
+		return s.VMs.ShowImage(r.Context(), r.PathValue("ref"))
+	})
+	answer(rs, api.RouteImageDelete, func(r *http.Request, _ none) (banger.Image, error) {
+		return s.VMs.DeleteImage(r.Context(), r.PathValue("ref"))
+	})
+	answer(rs, api.RouteImagePrune, func(r *http.Request, req api.PruneRequest) (api.Pruned, error) {
 		return s.VMs.PruneImages(r.Context(), req.All, req.DryRun)
-	}))
-	mux.HandleFunc(api.RouteCachePrune, s.prune(func(_ *http.Request, req api.PruneRequest) (api.Pruned, error) {
+	})
+	answer(rs, api.RouteCachePrune, func(_ *http.Request, req api.PruneRequest) (api.Pruned, error) {
 		return s.Images.PruneCache(req.DryRun)
-	}))
+	})
+	stream(rs, api.RouteImageBuild, s.buildImage)
+	stream(rs, api.RouteImagePull, s.pullImage)
+	stream(rs, api.RouteImageImport, s.importImage)
+	stream(rs, api.RouteImageRegister, s.registerImage)
+	stream(rs, api.RouteImagePromote, s.promoteImage)
+	rs.raw(api.RouteImageExport, s.exportImage)
 }
 
-func (s *Server) registerImage(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.RegisterRequest
-	if err := decode(w, r, &req); err != nil {
+func (s *Server) importImage(_ *http.Request, req api.ImportRequest) (work, error) {
+	if err := absolute(req.Path, req.WorkSeed); err != nil {
 		return work{}, err
 	}
+	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Import(ctx, req, progress)
+	}), nil
+}
+
+func (s *Server) buildImage(_ *http.Request, req api.BuildRequest) (work, error) {
+	return imageWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Build(ctx, req, progress)
+	}), nil
+}
+
+func (s *Server) pullImage(_ *http.Request, req api.PullRequest) (work, error) {
+	return imageWork(req.Ref, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
+		return s.Images.Pull(ctx, req, progress)
+	}), nil
+}
+
+func (s *Server) registerImage(_ *http.Request, req api.RegisterRequest) (work, error) {
 	if err := absolute(req.Rootfs, req.WorkSeed); err != nil {
 		return work{}, err
 	}
@@ -37,24 +63,11 @@ func (s *Server) registerImage(w http.ResponseWriter, r *http.Request) (work, er
 	}), nil
 }
 
-func (s *Server) promoteImage(_ http.ResponseWriter, r *http.Request) (work, error) {
+func (s *Server) promoteImage(r *http.Request, _ none) (work, error) {
 	ref := r.PathValue("ref")
 	return imageWork(ref, func(ctx context.Context, progress banger.ProgressFunc) (banger.Image, error) {
 		return s.Images.Promote(ctx, ref, progress)
 	}), nil
-}
-
-// prune answers by what do removes.
-func (s *Server) prune(do func(*http.Request, api.PruneRequest) (api.Pruned, error)) http.HandlerFunc {
-	return versioned(s, func(w http.ResponseWriter, r *http.Request) {
-		answer(s, func(r *http.Request) (any, error) {
-			var req api.PruneRequest
-			if err := decode(w, r, &req); err != nil {
-				return nil, err
-			}
-			return do(r, req)
-		})(w, r)
-	})
 }
 
 // exportImage sends a tar. An error before its first byte is an ordinary answer, a later one is in the trailer.
@@ -80,7 +93,7 @@ type firstByte struct {
 
 func (f *firstByte) Write(p []byte) (int, error) {
 	if !f.sent {
-		f.w.Header().Set("Content-Type", "application/x-tar")
+		f.w.Header().Set("Content-Type", api.MediaTar)
 	}
 	f.sent = true
 	return f.w.Write(p)

@@ -52,7 +52,7 @@ func (imageList) PruneCache(dryRun bool) (api.Pruned, error) {
 	if !dryRun {
 		return api.Pruned{}, errors.New("a layer")
 	}
-	return api.Pruned{Bytes: 3}, nil
+	return api.Pruned{Items: []api.PrunedItem{}, Bytes: 3}, nil
 }
 
 func TestImageRequests(t *testing.T) {

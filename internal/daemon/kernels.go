@@ -18,30 +18,24 @@ type Kernels interface {
 	Import(ctx context.Context, name string, src banger.KernelSource, progress banger.ProgressFunc) (banger.Kernel, error)
 }
 
-func (s *Server) kernelRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteKernelList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.Kernels.List() })))
-	mux.HandleFunc(api.RouteKernelOffers, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Available(r.Context()) })))
-	mux.HandleFunc(api.RouteKernelShow, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.Kernels.Get(r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteKernelDelete, versioned(s, answer(s, func(r *http.Request) (any, error) { return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref")) })))
-	mux.HandleFunc(api.RouteKernelImport, stream(s, "import kernel", s.importKernel))
-	mux.HandleFunc(api.RouteKernelPull, stream(s, "pull kernel", s.pullKernel))
+func (s *Server) kernelRoutes(rs *routes) {
+	answer(rs, api.RouteKernelList, func(*http.Request, none) ([]banger.Kernel, error) { return s.Kernels.List() })
+	answer(rs, api.RouteKernelOffers, func(r *http.Request, _ none) ([]banger.KernelOffer, error) { return s.Kernels.Available(r.Context()) })
+	answer(rs, api.RouteKernelShow, func(r *http.Request, _ none) (banger.Kernel, error) { return s.Kernels.Get(r.PathValue("ref")) })
+	answer(rs, api.RouteKernelDelete, func(r *http.Request, _ none) (banger.Kernel, error) {
+		return s.VMs.DeleteKernel(r.Context(), r.PathValue("ref"))
+	})
+	stream(rs, api.RouteKernelImport, s.importKernel)
+	stream(rs, api.RouteKernelPull, s.pullKernel)
 }
 
-func (s *Server) pullKernel(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.PullKernelRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
+func (s *Server) pullKernel(_ *http.Request, req api.PullKernelRequest) (work, error) {
 	return kernelWork(req.Name, func(ctx context.Context, progress banger.ProgressFunc) (banger.Kernel, error) {
 		return s.Kernels.Ensure(ctx, req.Name, progress)
 	}), nil
 }
 
-func (s *Server) importKernel(w http.ResponseWriter, r *http.Request) (work, error) {
-	var req api.ImportKernelRequest
-	if err := decode(w, r, &req); err != nil {
-		return work{}, err
-	}
+func (s *Server) importKernel(_ *http.Request, req api.ImportKernelRequest) (work, error) {
 	for _, path := range append([]string{req.Dir}, req.Packages...) {
 		if path != "" && !filepath.IsAbs(path) {
 			return work{}, banger.Invalidf("path %q: want an absolute one", path)

@@ -10,16 +10,16 @@ import (
 	"banger/api"
 )
 
-func (s *Server) operationRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteOperationList, versioned(s, answer(s, func(*http.Request) (any, error) { return s.operations.snapshots(), nil })))
-	mux.HandleFunc(api.RouteOperationShow, versioned(s, answer(s, func(r *http.Request) (any, error) {
+func (s *Server) operationRoutes(rs *routes) {
+	answer(rs, api.RouteOperationList, func(*http.Request, none) ([]api.Operation, error) { return s.operations.snapshots(), nil })
+	answer(rs, api.RouteOperationShow, func(r *http.Request, _ none) (api.Operation, error) {
 		o, err := s.operations.get(r.PathValue("ref"))
 		if err != nil {
-			return nil, err
+			return api.Operation{}, err
 		}
 		return o.snapshot(), nil
-	})))
-	mux.HandleFunc(api.RouteOperationFollow, versioned(s, func(w http.ResponseWriter, r *http.Request) {
+	})
+	rs.raw(api.RouteOperationFollow, func(w http.ResponseWriter, r *http.Request) {
 		o, err := s.operations.get(r.PathValue("ref"))
 		if err != nil {
 			s.refuse(w, r, err)
@@ -27,15 +27,15 @@ func (s *Server) operationRoutes(mux *http.ServeMux) {
 		}
 		w.Header().Set(api.OpIDHeader, o.snapshot().ID)
 		s.follow(w, r, o)
-	}))
-	mux.HandleFunc(api.RouteOperationCancel, versioned(s, answer(s, func(r *http.Request) (any, error) {
+	})
+	answer(rs, api.RouteOperationCancel, func(r *http.Request, _ none) (api.Operation, error) {
 		o, err := s.operations.get(r.PathValue("ref"))
 		if err != nil {
-			return nil, err
+			return api.Operation{}, err
 		}
 		return o.undo(r.Context())
-	})))
-	mux.HandleFunc(api.RouteShutdown, answer(s, func(r *http.Request) (any, error) {
+	})
+	answer(rs, api.RouteShutdown, func(r *http.Request, _ none) (api.Empty, error) {
 		force, err := boolParam(r, api.ForceParam)
 		if err == nil {
 			err = s.operations.close(force)
@@ -43,8 +43,8 @@ func (s *Server) operationRoutes(mux *http.ServeMux) {
 		if err == nil {
 			defer s.Shutdown()
 		}
-		return struct{}{}, err
-	}))
+		return api.Empty{}, err
+	})
 }
 
 // undo cancels the operation and returns when what it made is undone. One that was cancelled before is no error.

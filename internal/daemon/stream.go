@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -19,7 +20,7 @@ type events struct {
 
 func (e *events) send(event api.Event) {
 	if !e.sent {
-		e.w.Header().Set("Content-Type", "application/x-ndjson")
+		e.w.Header().Set("Content-Type", api.MediaEvents)
 	}
 	e.sent = true
 	line, err := json.Marshal(event)
@@ -31,29 +32,35 @@ func (e *events) send(event api.Event) {
 	}
 }
 
-// stream runs what a request asks for as an operation, and answers with its events. A request that is refused is none. An
-// operation ends with its client, unless that detaches it or its work goes on anyhow.
-func stream(s *Server, kind string, plan func(http.ResponseWriter, *http.Request) (work, error)) http.HandlerFunc {
-	return versioned(s, func(w http.ResponseWriter, r *http.Request) {
-		detach, err := boolParam(r, api.DetachParam)
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-		todo, err := plan(w, r)
-		if err != nil {
-			s.refuse(w, r, err)
-			return
-		}
-		pid, _ := r.Context().Value(peerKey{}).(int)
-		o, err := s.operations.start(api.Operation{ID: banger.OperationOf(r.Context()), Kind: kind, ClientPID: pid, Detached: detach}, todo)
-		switch {
-		case err != nil:
-			s.refuse(w, r, err)
-		case detach:
-			s.takeOn(w, r, o)
-		case !s.follow(w, r, o) && !o.insists:
-			o.stop(errLeft)
+// stream serves a route that runs what a request asks for as an operation, and answers with its events. A request that is refused is
+// none. An operation ends with its client, unless that detaches it or its work goes on anyhow.
+func stream[Q any](rs *routes, pattern string, plan func(*http.Request, Q) (work, error)) {
+	s := rs.s
+	rs.serve(pattern, reflect.TypeFor[Q](), func(route api.Route) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			detach, err := boolParam(r, api.DetachParam)
+			var req Q
+			if err == nil {
+				req, err = decode[Q](w, r)
+			}
+			var todo work
+			if err == nil {
+				todo, err = plan(r, req)
+			}
+			if err != nil {
+				s.refuse(w, r, err)
+				return
+			}
+			pid, _ := r.Context().Value(peerKey{}).(int)
+			o, err := s.operations.start(api.Operation{ID: banger.OperationOf(r.Context()), Kind: route.Operation, ClientPID: pid, Detached: detach}, todo)
+			switch {
+			case err != nil:
+				s.refuse(w, r, err)
+			case detach:
+				s.takeOn(w, r, o)
+			case !s.follow(w, r, o) && !o.insists:
+				o.stop(errLeft)
+			}
 		}
 	})
 }

@@ -21,72 +21,74 @@ type Verbs interface {
 	Set(ctx context.Context, ref string, change banger.SpecChange, dryRun bool) (api.SetResult, error)
 }
 
-func (s *Server) verbRoutes(mux *http.ServeMux) {
-	mux.HandleFunc(api.RouteVMResolve, versioned(s, s.resolve))
-	mux.HandleFunc(api.RouteVMWait, versioned(s, s.wait))
-	mux.HandleFunc(api.RouteVMWorkspace, versioned(s, s.setWorkspace))
-	mux.HandleFunc(api.RouteVMNet, versioned(s, s.setNet))
-	mux.HandleFunc(api.RouteVMSet, versioned(s, s.set))
-	mux.HandleFunc(api.RouteVMStart, verb(s, "start vm", func(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+func (s *Server) vmRoutes(rs *routes) {
+	answer(rs, api.RouteVMList, func(r *http.Request, _ none) ([]banger.VM, error) { return s.VMs.List(r.Context()) })
+	answer(rs, api.RouteVMShow, func(r *http.Request, _ none) (api.VMDetail, error) {
+		return s.VMs.Show(r.Context(), r.PathValue("ref"))
+	})
+	answer(rs, api.RouteStats, func(r *http.Request, _ none) (api.Stats, error) {
+		return s.VMs.Stats(r.Context(), r.URL.Query()[api.RefParam])
+	})
+	answer(rs, api.RouteVMResolve, s.resolve)
+	answer(rs, api.RouteVMWait, s.wait)
+	answer(rs, api.RouteVMWorkspace, func(r *http.Request, ws banger.Workspace) (banger.VM, error) {
+		return s.VMs.SetWorkspace(r.Context(), r.PathValue("ref"), ws)
+	})
+	answer(rs, api.RouteVMNet, func(r *http.Request, change banger.NetChange) (banger.VM, error) {
+		return s.VMs.SetNet(r.Context(), r.PathValue("ref"), change)
+	})
+	// No operation either: it takes as long as a record and a disk's new end take to be written.
+	answer(rs, api.RouteVMSet, func(r *http.Request, req api.SetRequest) (api.SetResult, error) {
+		return s.VMs.Set(r.Context(), r.PathValue("ref"), req.SpecChange, req.DryRun)
+	})
+	stream(rs, api.RouteVMCreate, s.create)
+	stream(rs, api.RouteVMDelete, s.delete)
+	verb(rs, api.RouteVMStart, func(ctx context.Context, ref string, req api.StartRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Start(ctx, ref, req, progress)
-	}))
-	mux.HandleFunc(api.RouteVMStop, verb(s, "stop vm", func(ctx context.Context, ref string, req api.StopRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	})
+	verb(rs, api.RouteVMStop, func(ctx context.Context, ref string, req api.StopRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Stop(ctx, ref, req.Timeout, progress)
-	}))
-	mux.HandleFunc(api.RouteVMRestart, verb(s, "restart vm", func(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	})
+	verb(rs, api.RouteVMRestart, func(ctx context.Context, ref string, req api.RestartRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Restart(ctx, ref, req, progress)
-	}))
-	mux.HandleFunc(api.RouteVMKill, verb(s, "kill vm", func(ctx context.Context, ref string, req api.KillRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	})
+	verb(rs, api.RouteVMKill, func(ctx context.Context, ref string, req api.KillRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Kill(ctx, ref, req.Signal, progress)
-	}))
-	mux.HandleFunc(api.RouteVMRename, verb(s, "rename vm", func(ctx context.Context, ref string, req api.RenameRequest, progress banger.ProgressFunc) (banger.VM, error) {
+	})
+	verb(rs, api.RouteVMRename, func(ctx context.Context, ref string, req api.RenameRequest, progress banger.ProgressFunc) (banger.VM, error) {
 		return s.VMs.Rename(ctx, ref, req.Name, progress)
-	}))
+	})
 }
 
 // wait is no operation: nothing is done, and the daemon's end ends it.
-func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var req api.WaitRequest
-		if err := decode(w, r, &req); err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		defer context.AfterFunc(s.serving, cancel)()
-		vm, err := s.VMs.Wait(ctx, r.PathValue("ref"), req.For)
-		if err != nil && s.serving.Err() != nil {
-			err = errEnding
-		}
-		if err != nil {
-			return nil, err
-		}
-		return s.VMs.Detail(r.Context(), vm), nil
-	})(w, r)
+func (s *Server) wait(r *http.Request, req api.WaitRequest) (api.VMDetail, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.serving, cancel)()
+	vm, err := s.VMs.Wait(ctx, r.PathValue("ref"), req.For)
+	if err != nil && s.serving.Err() != nil {
+		err = errEnding
+	}
+	if err != nil {
+		return api.VMDetail{}, err
+	}
+	return s.VMs.Detail(r.Context(), vm), nil
 }
 
-// set is no operation either: it takes as long as a record and a disk's new end take to be written.
-func (s *Server) set(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var req api.SetRequest
-		if err := decode(w, r, &req); err != nil {
-			return nil, err
-		}
-		return s.VMs.Set(r.Context(), r.PathValue("ref"), req.SpecChange, req.DryRun)
-	})(w, r)
+func (s *Server) resolve(r *http.Request, req api.ResolveRequest) ([]api.ResolvedVM, error) {
+	if len(req.Refs) > api.MaxRefs {
+		return nil, banger.Invalidf("%d references: want at most %d", len(req.Refs), api.MaxRefs)
+	}
+	return s.VMs.Resolve(r.Context(), req.Refs)
 }
 
 // errEnding is what a request gets that was not answered when the daemon ends.
 var errEnding = &banger.Error{Kind: banger.ErrUnavailable, Err: errors.New("the daemon ends"), Hint: "try again: the next command starts it"}
 
-// verb is an operation on one VM; T is the request's body.
-func verb[T any](s *Server, kind string, do func(context.Context, string, T, banger.ProgressFunc) (banger.VM, error)) http.HandlerFunc {
-	return stream(s, kind, func(w http.ResponseWriter, r *http.Request) (work, error) {
-		var req T
-		if err := decode(w, r, &req); err != nil {
-			return work{}, err
-		}
-		return s.vmVerb(r, func(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
+// verb serves an operation on one VM; T is the request's body.
+func verb[T any](rs *routes, pattern string, do func(context.Context, string, T, banger.ProgressFunc) (banger.VM, error)) {
+	stream(rs, pattern, func(r *http.Request, req T) (work, error) {
+		return rs.s.vmVerb(r, func(ctx context.Context, ref string, progress banger.ProgressFunc) (banger.VM, error) {
 			return do(ctx, ref, req, progress)
 		}), nil
 	})
@@ -116,37 +118,4 @@ func (s *Server) vmWork(subject string, do func(context.Context, banger.Progress
 		detail := s.VMs.Detail(ctx, vm)
 		return api.Event{VM: &detail}, nil
 	}}
-}
-
-func (s *Server) resolve(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var req api.ResolveRequest
-		if err := decode(w, r, &req); err != nil {
-			return nil, err
-		}
-		if len(req.Refs) > api.MaxRefs {
-			return nil, banger.Invalidf("%d references: want at most %d", len(req.Refs), api.MaxRefs)
-		}
-		return s.VMs.Resolve(r.Context(), req.Refs)
-	})(w, r)
-}
-
-func (s *Server) setNet(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var change banger.NetChange
-		if err := decode(w, r, &change); err != nil {
-			return nil, err
-		}
-		return s.VMs.SetNet(r.Context(), r.PathValue("ref"), change)
-	})(w, r)
-}
-
-func (s *Server) setWorkspace(w http.ResponseWriter, r *http.Request) {
-	answer(s, func(r *http.Request) (any, error) {
-		var ws banger.Workspace
-		if err := decode(w, r, &ws); err != nil {
-			return nil, err
-		}
-		return s.VMs.SetWorkspace(r.Context(), r.PathValue("ref"), ws)
-	})(w, r)
 }
