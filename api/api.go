@@ -152,7 +152,7 @@ type Event struct {
 // Status is the daemon's answer about itself.
 type Status struct {
 	Version    string    `json:"version"` // of the build
-	API        int       `json:"api"`
+	API        int       `json:"api"`     // version of the API
 	PID        int       `json:"pid"`
 	StateDir   string    `json:"state_dir"`
 	Socket     string    `json:"socket"`
@@ -164,4 +164,6 @@ type Status struct {
 	Accel      string    `json:"accel"`          // "kvm", "tcg" or "" while not probed
 	DNS        string    `json:"dns,omitempty"`  // where .vm names are answered
 	HTTP       string    `json:"http,omitempty"` // the HTTP entry of all VMs
+
+	Build banger.Build `json:"build,omitzero"` // absent: an older daemon, which does not tell
 }

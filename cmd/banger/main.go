@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"banger"
 	"banger/internal/cli"
 )
 
@@ -18,5 +19,5 @@ const softMemory = 64 << 20
 func main() {
 	debug.SetMemoryLimit(softMemory)
 	os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
-		cli.Build{Version: version, Commit: commit, Built: built}))
+		banger.Build{Version: version, Commit: commit, Built: built}))
 }

@@ -21,8 +21,11 @@ import (
 	"banger/internal/store"
 )
 
-// version is stamped at build.
-var version = "dev"
+// Set by the linker.
+var (
+	version       = "dev"
+	commit, built string
+)
 
 func main() {
 	proc.MaybeConfineMain()

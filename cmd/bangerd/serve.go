@@ -283,7 +283,8 @@ func settings(cfg config.Loaded, sizes lifecycle.Sizes) []banger.Setting {
 func (m *Main) status(w wiring, names *names, started time.Time) func(context.Context) (api.Status, error) {
 	return func(ctx context.Context) (api.Status, error) {
 		status := api.Status{Version: version, API: api.Version, PID: os.Getpid(), StateDir: m.dir.Root, Socket: m.dir.DaemonSocket(),
-			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel(), Goroutines: runtime.NumGoroutine()}
+			Log: m.dir.DaemonLog(), StartedAt: started.UTC(), Accel: w.vms.Accel(), Goroutines: runtime.NumGoroutine(),
+			Build: banger.Build{Version: version, Commit: commit, Built: built}.Complete()}
 		status.DNS, status.HTTP = names.addresses()
 		vms, err := w.vms.List(ctx)
 		if err != nil {

@@ -31,6 +31,13 @@ that "image pull" looks in before registries, and the public keys that it must b
 		a.catalogKeygen(), a.catalogSign())
 }
 
+// keyMade is a new key pair.
+type keyMade struct {
+	PublicKey string `json:"public_key"` // for catalog.keys of those who shall trust it
+	KeyID     string `json:"key_id"`     // by which a signature names it
+	File      string `json:"file"`       // with the private key
+}
+
 func (a *app) catalogKeygen() *cobra.Command {
 	return &cobra.Command{
 		Use: "keygen FILE", Short: "make a key pair to sign catalogs with",
@@ -44,7 +51,7 @@ signs add it to catalog.keys in their configuration.`,
 				return hostError("make key", args[0], err)
 			}
 			if a.json {
-				return a.printJSON(map[string]string{"public_key": catalog.FormatKey(key), "key_id": catalog.KeyID(key), "file": args[0]})
+				return a.printJSON(keyMade{PublicKey: catalog.FormatKey(key), KeyID: catalog.KeyID(key), File: args[0]})
 			}
 			a.notice(`for the configuration of those who trust it: [catalog] keys = ["%s"]`, catalog.FormatKey(key))
 			_, err = fmt.Fprintln(a.Out, catalog.FormatKey(key))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"banger"
+	"banger/internal/format"
 	"banger/internal/mcp"
 )
 
@@ -27,20 +28,23 @@ type Streams struct {
 // app is one invocation.
 type app struct {
 	Streams
-	build   Build
+	build   banger.Build
 	signals *signals
 	now     func() time.Time
 
 	json, quiet, verbose bool
+	noPager              bool
+	format               string
+	template             *format.Template // of --format: json is set, too
 
 	listener mcp.Listener // in place of standard error, for a tool of "banger mcp"
 }
 
 // Run runs banger with args, the program's name left out, and gives its exit status.
-func Run(ctx context.Context, args []string, streams Streams, build Build) int {
+func Run(ctx context.Context, args []string, streams Streams, build banger.Build) int {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &app{Streams: streams, build: build.complete(), now: time.Now}
+	a := &app{Streams: streams, build: build.Complete(), now: time.Now}
 	a.signals = watchSignals(func(os.Signal) { cancel(errSignal) })
 	defer a.signals.stop()
 

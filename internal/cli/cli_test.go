@@ -42,12 +42,12 @@ func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	t.Setenv("BANGER_STATE_DIR", t.TempDir()+"/s")
 	var out, errs bytes.Buffer
-	status = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, Build{Version: "v1", Commit: "0123456789abcdef", Built: "2026-01-02T03:04:05Z"})
+	status = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, banger.Build{Version: "v1", Commit: "0123456789abcdef", Built: "2026-01-02T03:04:05Z"})
 	return status, out.String(), errs.String()
 }
 
 func TestCommandTree(t *testing.T) {
-	root := (&app{build: Build{Version: "v1"}}).rootCommand()
+	root := (&app{build: banger.Build{Version: "v1"}}).rootCommand()
 	var b strings.Builder
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {

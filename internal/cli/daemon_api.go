@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"banger/api"
@@ -13,9 +15,11 @@ func (a *app) daemonAPI() *cobra.Command {
 that runs gives its own: GET /v1/openapi.json. The daemon need not run.`,
 		Example: `  banger daemon api > openapi.json
   curl --unix-socket "$(banger daemon status --json | jq -r .socket)" http://bangerd/v1/openapi.json`,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := a.Out.Write(api.OpenAPI)
-			return err
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.paged(cmd.Context(), func(w io.Writer, _ bool) error {
+				_, err := w.Write(api.OpenAPI)
+				return err
+			})
 		},
 	}
 }

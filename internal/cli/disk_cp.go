@@ -51,16 +51,19 @@ leaves nothing.`,
 				return hostError("copy", args[1], err)
 			}
 			if a.json {
-				return a.printJSON(struct {
-					Path    string `json:"path"`
-					Entries int    `json:"entries"`
-					Bytes   int64  `json:"bytes"`
-					Skipped int    `json:"skipped"`
-				}{dest, c.entries, c.bytes, c.skipped})
+				return a.printJSON(diskCopy{dest, c.entries, c.bytes, c.skipped})
 			}
 			return nil
 		},
 	}
+}
+
+// diskCopy is what has come out of an image.
+type diskCopy struct {
+	Path    string `json:"path"`    // on the host
+	Entries int    `json:"entries"` // files, directories and links
+	Bytes   int64  `json:"bytes"`
+	Skipped int    `json:"skipped"` // entries that can't be here: devices and the like
 }
 
 // diskCopier writes a tree below a directory of the host, which no name or link of the image leaves.

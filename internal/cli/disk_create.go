@@ -85,15 +85,18 @@ func (a *app) createDisk(cmd *cobra.Command, out string, f diskCreateFlags) erro
 		return err
 	}
 	if a.json {
-		return a.printJSON(struct {
-			Path         string `json:"path"`
-			SizeBytes    int64  `json:"size_bytes"`
-			Inodes       uint64 `json:"inodes"`
-			BytesWritten int64  `json:"bytes_written"`
-		}{out, result.SizeBytes, result.Inodes, result.BytesWritten})
+		return a.printJSON(diskMade{out, result.SizeBytes, result.Inodes, result.BytesWritten})
 	}
 	a.notice("%s: %s, %s written", out, banger.FormatSize(result.SizeBytes), banger.FormatSize(result.BytesWritten))
 	return nil
+}
+
+// diskMade is a new image.
+type diskMade struct {
+	Path         string `json:"path"`
+	SizeBytes    int64  `json:"size_bytes"`
+	Inodes       uint64 `json:"inodes"`
+	BytesWritten int64  `json:"bytes_written"` // the rest is a hole
 }
 
 // replaceable tells whether out is a file that --force lets go. Errors: ErrConflict for what stays.

@@ -12,6 +12,12 @@ import (
 	"banger/internal/ext4/patch"
 )
 
+// diskWritten is a file that has gone into an image.
+type diskWritten struct {
+	Path  string `json:"path"` // in the image
+	Bytes int64  `json:"bytes"`
+}
+
 func (a *app) diskWrite() *cobra.Command {
 	var owner ownerFlag
 	var mode modeFlag
@@ -55,10 +61,7 @@ the image has the old file or the new one. An image that a machine, a program or
 			if err != nil || !a.json {
 				return err
 			}
-			return a.printJSON(struct {
-				Path  string `json:"path"`
-				Bytes int64  `json:"bytes"`
-			}{inImage(args[1]), size})
+			return a.printJSON(diskWritten{inImage(args[1]), size})
 		},
 	}
 	flags := cmd.Flags()

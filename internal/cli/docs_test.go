@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"banger"
 	"banger/internal/testenv"
 	"banger/internal/testenv/shown"
 )
@@ -76,7 +77,7 @@ func checkInline(t *testing.T, path string) {
 
 // takes parses args as banger would. Nothing is run.
 func takes(args []string, whole bool) error {
-	root := (&app{Streams: Streams{Out: os.Stdout, Err: os.Stderr}, build: Build{Version: "v1"}}).rootCommand()
+	root := (&app{Streams: Streams{Out: os.Stdout, Err: os.Stderr}, build: banger.Build{Version: "v1"}}).rootCommand()
 	cmd, rest, err := root.Find(args)
 	if err != nil {
 		return err

@@ -101,7 +101,7 @@ func (a *app) showError(err error) {
 	if errors.Is(err, errSignal) || errors.Is(err, context.Canceled) {
 		body.Kind, body.Message = banger.KindName(errSignal), "interrupted"
 	}
-	if a.json {
+	if a.json && a.template == nil {
 		_ = json.NewEncoder(a.Err).Encode(body)
 		return
 	}

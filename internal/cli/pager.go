@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -11,16 +12,16 @@ import (
 	"banger/internal/proc"
 )
 
-// paged shows what write writes: on a terminal through $PAGER, or less if it is there, else plainly. A pager that is left early is no
-// error.
+// paged shows what write writes: on a terminal through $BANGER_PAGER, $PAGER or less, whichever is first and there; elsewhere and with
+// --no-pager plainly. A pager that is left early is no error.
 func (a *app) paged(ctx context.Context, write func(w io.Writer, color bool) error) error {
-	pager := strings.Fields(os.Getenv("PAGER"))
-	if len(pager) == 0 {
-		pager = []string{"less"}
-	}
+	pager := strings.Fields(cmp.Or(os.Getenv("BANGER_PAGER"), os.Getenv("PAGER"), "less"))
 	_, onTerminal := terminal(a.Out)
 	color := onTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	if _, err := proc.LookPath(pager[0]); !onTerminal || err != nil || pager[0] == "cat" {
+	if !onTerminal || a.noPager || len(pager) == 0 || pager[0] == "cat" {
+		return write(a.Out, color)
+	}
+	if _, err := proc.LookPath(pager[0]); err != nil {
 		return write(a.Out, color)
 	}
 	env := os.Environ()

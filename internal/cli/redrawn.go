@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"banger/api"
 )
 
@@ -35,16 +37,14 @@ func (r *redrawn) show(stats api.Stats) error {
 // not be drawn over.
 func fit(cells [][]string, cols, rows int) []string {
 	var text strings.Builder
-	_ = table(&text, cells)
+	_ = tableWithin(&text, cells, max(cols-1, 1))
 	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 	if room := max(rows-1, 2); len(lines) > room {
 		hidden := len(lines) - room + 1
 		lines = append(lines[:room-1], fmt.Sprintf("... and %d more", hidden))
 	}
 	for i, line := range lines {
-		if wide := []rune(line); len(wide) >= cols {
-			lines[i] = string(wide[:max(cols-1, 1)])
-		}
+		lines[i] = ansi.Truncate(line, max(cols-1, 1), "")
 	}
 	return lines
 }

@@ -27,8 +27,11 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
   banger vm delete --force NAME      away with it`,
 		a.vmGroup(), a.psCommand(), a.topCommand(), a.workspaceGroup(), a.allow(), a.autosaveGroup(), a.imageGroup(), a.kernelGroup(), a.catalogGroup(), a.diskGroup(), a.sshConfig(), a.sshProxy(), a.dnsGroup(), a.opsGroup(), a.configGroup(), a.daemonGroup(), a.doctorCommand(), a.mcpCommand(), a.versionCommand())
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { a.warnOfVariables(cmd) }
-	root.Version = a.build.String()
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		a.warnOfVariables(cmd)
+		return a.chooseFormat(cmd, args)
+	}
+	root.Version = "banger " + a.build.String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
@@ -37,6 +40,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
 	flags.BoolVar(&a.json, "json", false, "results and errors as JSON")
 	flags.BoolVarP(&a.quiet, "quiet", "q", false, "no progress; lists show ids only")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "progress with every detail")
+	flags.BoolVar(&a.noPager, "no-pager", false, "show long output as it is")
 	flags.SortFlags = false
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(usageTemplate)
@@ -51,6 +55,7 @@ nothing that runs inside can touch the host. It needs no account and no root.`, 
 			describeCompletion(cmd)
 		}
 	}
+	a.addFormats(root)
 	a.strict(root)
 	return root
 }

@@ -110,6 +110,14 @@ func (a *app) uninstallSSHConfig(path string) error {
 	return nil
 }
 
+// sshConfigState is what OpenSSH's programs know of the VMs.
+type sshConfigState struct {
+	Path       string `json:"path"`        // banger's own file
+	Include    string `json:"include"`     // line that makes OpenSSH read it
+	UserConfig string `json:"user_config"` // the user's file
+	Installed  bool   `json:"installed"`   // the line is in it
+}
+
 func (a *app) showSSHConfig(path, own string) error {
 	line, err := includeLine(own)
 	if err != nil {
@@ -120,7 +128,7 @@ func (a *app) showSSHConfig(path, own string) error {
 		return err
 	}
 	if a.json {
-		return a.printJSON(map[string]any{"path": own, "include": line, "user_config": path, "installed": installed})
+		return a.printJSON(sshConfigState{own, line, path, installed})
 	}
 	state := "no: banger ssh-config --install"
 	if installed {

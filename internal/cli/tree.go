@@ -8,12 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger"
 	"banger/internal/manual"
 )
 
 // Commands is the tree of all commands, for what is generated from it.
 func Commands(version string) *cobra.Command {
-	return (&app{build: Build{Version: version}}).rootCommand()
+	return (&app{build: banger.Build{Version: version}}).rootCommand()
 }
 
 // addTree gives the root a flag that shows all commands at once.

@@ -1,49 +1,54 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"banger"
 )
 
-// Build is what the linker stamped into the program.
-type Build struct {
-	Version string `json:"version"`
-	Commit  string `json:"commit"`
-	Built   string `json:"built"` // RFC 3339, UTC
-}
-
-// complete fills in what the toolchain knows for a build without stamps.
-func (b Build) complete() Build {
-	known := Build{Version: "dev", Commit: "unknown", Built: "unknown"}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				known.Commit = s.Value
-			case "vcs.time":
-				known.Built = s.Value
-			}
-		}
-	}
-	return Build{or(b.Version, known.Version), or(b.Commit, known.Commit), or(b.Built, known.Built)}
-}
-
-func (b Build) String() string {
-	return fmt.Sprintf("banger %s (commit %.12s, built %s)", b.Version, b.Commit, b.Built)
+// versions are those of the programs that work together.
+type versions struct {
+	banger.Build
+	Daemon  *banger.Build `json:"daemon,omitempty"` // that runs; absent: none
+	Differs bool          `json:"differs"`          // the daemon is of another version or commit
 }
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "which build this is", Args: noArgs,
+		Use: "version", Short: "which build this is, and which the daemon", Args: noArgs,
+		Long:    "A daemon that runs tells its build, too; none is started for it. One that is older goes on until it is stopped: banger daemon stop.",
 		Example: "  banger version\n  banger version --json",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := a.versions(cmd.Context())
 			if a.json {
-				return a.printJSON(a.build)
+				return a.printJSON(v)
 			}
-			_, err := fmt.Fprintln(a.Out, a.build)
+			if v.Differs {
+				a.notice("the daemon that runs is another one: %s", *v.Daemon)
+				a.notice("hint: banger daemon stop")
+			}
+			_, err := fmt.Fprintln(a.Out, "banger", a.build)
 			return err
 		},
 	}
+}
+
+// versions asks the daemon, if one runs.
+func (a *app) versions(ctx context.Context) versions {
+	v := versions{Build: a.build}
+	c, err := a.dialExisting(ctx)
+	if err != nil {
+		return v
+	}
+	defer c.Close()
+	if s, err := c.Status(ctx); err == nil {
+		if s.Build == (banger.Build{}) { // of an older daemon
+			s.Build.Version = s.Version
+		}
+		v.Daemon, v.Differs = &s.Build, s.Build.Version != a.build.Version || s.Build.Commit != a.build.Commit
+	}
+	return v
 }

@@ -241,15 +241,18 @@ func copyError(ctx context.Context, from, to string, err error) error {
 	return &banger.Error{Op: "copy", Subject: from + " to " + to, Err: err}
 }
 
+// copied is what a copy came to.
+type copied struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	transfer.Report
+	Elapsed time.Duration `json:"elapsed_ns"`
+}
+
 // showCopy tells what was copied.
 func (a *app) showCopy(from, to string, report transfer.Report, took time.Duration) error {
 	if a.json {
-		return a.printCopy(to, struct {
-			From string `json:"from"`
-			To   string `json:"to"`
-			transfer.Report
-			Elapsed time.Duration `json:"elapsed_ns"`
-		}{from, to, report, took})
+		return a.printCopy(to, copied{from, to, report, took})
 	}
 	for _, at := range report.Left {
 		a.notice("left out: %s", at)

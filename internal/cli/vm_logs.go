@@ -18,7 +18,7 @@ func (a *app) vmLogs() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs [flags] VM", Short: "show the console of a VM", Args: oneVM,
 		Long: `What the guest's kernel and init wrote to the console: the newest part, after the VM has ended too. On a terminal, control
-characters are escaped; into a file or a pipe goes every byte as it was.
+characters are escaped, and what is long is shown by a pager; into a file or a pipe goes every byte as it was.
 
 --follow goes on with what comes, also when the guest reboots, until the VM stops, and tells then how that came.`,
 		Example:           "  banger vm logs devbox\n  banger vm logs --lines 20 devbox\n  banger vm logs --follow devbox",
@@ -32,23 +32,31 @@ characters are escaped; into a file or a pipe goes every byte as it was.
 				return err
 			}
 			req := machine.ConsoleRequest{Lines: lines}
-			out := a.Out
-			if _, ok := terminal(a.Out); ok {
-				safe := &safeWriter{w: a.Out}
-				defer safe.Close()
-				out = safe
-			}
 			if follow {
-				return a.followLogs(cmd.Context(), detail, req, out)
+				return a.safely(a.Out, func(out io.Writer) error { return a.followLogs(cmd.Context(), detail, req, out) })
 			}
-			_, err = machine.Client{Socket: detail.MachineSocket}.Console(cmd.Context(), req, out)
-			return err
+			return a.paged(cmd.Context(), func(w io.Writer, _ bool) error {
+				return a.safely(w, func(out io.Writer) error {
+					_, err := machine.Client{Socket: detail.MachineSocket}.Console(cmd.Context(), req, out)
+					return err
+				})
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM stops")
 	cmd.Flags().IntVarP(&lines, "lines", "n", 0, "only so `many` of the last lines")
 	_ = cmd.RegisterFlagCompletionFunc("lines", cobra.NoFileCompletions)
 	return cmd
+}
+
+// safely escapes what show writes to w when a person sees it, through a pager or not.
+func (a *app) safely(w io.Writer, show func(io.Writer) error) error {
+	if _, on := terminal(a.Out); !on {
+		return show(w)
+	}
+	safe := &safeWriter{w: w}
+	defer safe.Close()
+	return show(safe)
 }
 
 // followLogs copies the console until the daemon says that the VM has stopped or is gone. A run that goes on is followed to its end

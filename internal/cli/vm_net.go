@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -196,6 +195,14 @@ func (a *app) netShow(ctx context.Context, ref string) error {
 	return a.printPolicy(detail.Spec.Net.Or(banger.NetFull))
 }
 
+// netShown is a policy, and the same in its parts.
+type netShown struct {
+	Policy   banger.NetPolicy `json:"policy"`
+	Internet bool             `json:"internet"` // all of it may be reached, but for what is denied
+	Allow    []string         `json:"allow"`
+	Deny     []string         `json:"deny"`
+}
+
 func (a *app) printPolicy(p banger.NetPolicy) error {
 	if a.json {
 		rules := func(list []banger.NetRule) []string {
@@ -205,7 +212,7 @@ func (a *app) printPolicy(p banger.NetPolicy) error {
 			}
 			return texts
 		}
-		return a.printJSON(map[string]any{"policy": p, "internet": p.Open, "allow": rules(p.Allow), "deny": rules(p.Deny)})
+		return a.printJSON(netShown{p, p.Open, rules(p.Allow), rules(p.Deny)})
 	}
 	_, err := fmt.Fprintln(a.Out, p)
 	return err
@@ -222,7 +229,7 @@ func (a *app) netLog(ctx context.Context, ref string, flags netLogFlags) error {
 			return nil
 		}
 		if a.json {
-			return json.NewEncoder(a.Out).Encode(e)
+			return a.printLine(e)
 		}
 		_, err := fmt.Fprintln(a.Out, eventText(e))
 		return err

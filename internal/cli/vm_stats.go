@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -97,9 +96,7 @@ func missing(stats api.Stats) error {
 // statsView gives what shows one sample after the other.
 func (a *app) statsView(watch bool) func(api.Stats) error {
 	if a.json {
-		enc := json.NewEncoder(a.Out)
-		enc.SetEscapeHTML(false)
-		return func(stats api.Stats) error { return enc.Encode(stats) }
+		return func(stats api.Stats) error { return a.printLine(stats) }
 	}
 	if fd, ok := terminal(a.Out); ok && watch && os.Getenv("TERM") != "dumb" {
 		return (&redrawn{w: a.Out, size: func() (cols, rows int) {

@@ -164,24 +164,13 @@ func (f *planFlags) place(plans []planned, user string) {
 
 // showPlans tells what would go in.
 func (a *app) showPlans(plans []planned, w *wish) error {
-	type shown struct {
-		Host    string   `json:"host_path"`
-		Guest   string   `json:"guest_path"`
-		Head    string   `json:"head"`
-		Branch  string   `json:"branch"`
-		Files   []string `json:"files"`
-		Notices []string `json:"notices"`
-
-		Tooling *tooling.Plan `json:"tooling,omitempty"` // what would be installed
-		Project *wished       `json:"project,omitempty"` // of the first: what its files say
-	}
-	list := []shown{}
+	list := []repoPlan{}
 	for _, p := range plans {
 		branch := p.Repo.Branch
 		if p.Options.Branch != "" {
 			branch = p.Options.Branch
 		}
-		list = append(list, shown{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...), nil, nil})
+		list = append(list, repoPlan{p.Repo.Root, p.dest, p.Start, branch, append([]string{}, p.Files()...), append([]string{}, p.Notices...), nil, nil})
 		if last := &list[len(list)-1]; !p.tools.Empty() || len(p.tools.Notices) > 0 {
 			last.Tooling = &p.tools
 		}
@@ -342,4 +331,17 @@ func workspaceOf(vm api.VMDetail, guestPath string) (banger.Workspace, error) {
 		return banger.Workspace{}, &banger.Error{Kind: banger.ErrInvalid, Op: "vm", Subject: name, Err: fmt.Errorf("it has %d repositories", len(paths)), Hint: "--guest-path " + strings.Join(paths, " or ")}
 	}
 	return banger.Workspace{}, &banger.Error{Kind: banger.ErrNotFound, Op: "vm", Subject: name, Err: fmt.Errorf("no repository was put into %s", guestPath), Hint: "--guest-path " + strings.Join(paths, " or ")}
+}
+
+// repoPlan is what would go into a VM of one repository.
+type repoPlan struct {
+	Host    string   `json:"host_path"`
+	Guest   string   `json:"guest_path"`
+	Head    string   `json:"head"`
+	Branch  string   `json:"branch"`
+	Files   []string `json:"files"`
+	Notices []string `json:"notices"`
+
+	Tooling *tooling.Plan `json:"tooling,omitempty"` // what would be installed
+	Project *wished       `json:"project,omitempty"` // of the first: what its files say
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -150,9 +149,7 @@ func sentFiles(record workspace.Record) map[string]twoway.Sent {
 // watchView gives what shows events. asking, if somebody can be asked, gets those that wait for an answer.
 func (a *app) watchView(vm string, ws banger.Workspace) (tell func(twoway.Event), asking chan twoway.Event) {
 	if a.json {
-		enc := json.NewEncoder(a.Out)
-		enc.SetEscapeHTML(false)
-		return func(e twoway.Event) { _ = enc.Encode(e) }, nil // who reads no more ends us
+		return func(e twoway.Event) { _ = a.printLine(e) }, nil // who reads no more ends us
 	}
 	if a.interactive() {
 		asking = make(chan twoway.Event, maxAsked)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"banger"
 	"banger/internal/cli"
 )
 
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"banger": func() {
 			os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
-				cli.Build{Version: "v0", Commit: "0000", Built: "2026-01-01T00:00:00Z"}))
+				banger.Build{Version: "v0", Commit: "0000", Built: "2026-01-01T00:00:00Z"}))
 		},
 	})
 }
