@@ -113,6 +113,15 @@ func (a *app) addFormats(cmd *cobra.Command) {
 	}
 }
 
+// OutputOf is the data of a command line, the program's name left out.
+func OutputOf(args []string) (Output, bool) {
+	cmd, rest, err := (&app{}).rootCommand().Find(args)
+	if err != nil || cmd.ParseFlags(rest) != nil {
+		return Output{}, false
+	}
+	return outputOf(cmd, cmd.Flags().Args())
+}
+
 // outputOf is the data that a command has as it was asked for.
 func outputOf(cmd *cobra.Command, args []string) (Output, bool) {
 	for _, o := range Outputs[commandName(cmd)] {

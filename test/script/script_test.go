@@ -3,16 +3,20 @@
 package script
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"banger"
 	"banger/internal/cli"
+	"banger/internal/schema"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"console": console,
 			"digest":  digest,
 			"reboot":  reboot,
+			"fits":    fits,
 			"crash": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {
 					ts.Fatalf("usage: crash NAME")
@@ -65,4 +70,35 @@ func digest(ts *testscript.TestScript, _ bool, _ []string) {
 	var told struct{ Digest string }
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &told))
 	ts.Setenv("DIGEST", told.Digest)
+}
+
+// fits runs a command with --json and checks what it writes against the type that it says its data have: fits 'vm list' --all.
+func fits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fits COMMAND [ARG...]")
+	}
+	ts.Check(ts.Exec("banger", slices.Concat(strings.Fields(args[0]), args[1:], []string{"--json"})...))
+	of, ok := cli.OutputOf(slices.Concat(strings.Fields(args[0]), args[1:]))
+	if !ok {
+		ts.Fatalf("%s has no data", args[0])
+	}
+	schemas, err := schema.New("", "#/$defs/")
+	ts.Check(err)
+	value := schemas.Of(of.Of)
+	document, err := json.Marshal(map[string]any{"$defs": schemas.Definitions, "value": value})
+	ts.Check(err)
+	text := []byte(ts.ReadFile("stdout"))
+	for _, part := range values(text, of.Lines) {
+		if err := schema.Check(document, "/value", part); err != nil {
+			ts.Fatalf("banger %s: %v\n%s", strings.Join(args, " "), err, part)
+		}
+	}
+}
+
+// values are the JSON values in an output.
+func values(text []byte, lines bool) [][]byte {
+	if !lines {
+		return [][]byte{text}
+	}
+	return bytes.Split(bytes.TrimSpace(text), []byte("\n"))
 }
