@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime/debug"
 
-	"banger"
 	"banger/internal/cli"
 )
 
@@ -19,5 +18,5 @@ const softMemory = 64 << 20
 func main() {
 	debug.SetMemoryLimit(softMemory)
 	os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
-		banger.Build{Version: version, Commit: commit, Built: built}))
+		cli.Build{Version: version, Commit: commit, Built: built}))
 }

@@ -25,10 +25,13 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
+// Build is the build of the program that calls Run.
+type Build = banger.Build
+
 // app is one invocation.
 type app struct {
 	Streams
-	build   banger.Build
+	build   Build
 	signals *signals
 	now     func() time.Time
 
@@ -41,7 +44,7 @@ type app struct {
 }
 
 // Run runs banger with args, the program's name left out, and gives its exit status.
-func Run(ctx context.Context, args []string, streams Streams, build banger.Build) int {
+func Run(ctx context.Context, args []string, streams Streams, build Build) int {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a := &app{Streams: streams, build: build.Complete(), now: time.Now}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"banger"
 	"banger/internal/cli"
 	"banger/internal/schema"
 )
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"banger": func() {
 			os.Exit(cli.Run(context.Background(), os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr},
-				banger.Build{Version: "v0", Commit: "0000", Built: "2026-01-01T00:00:00Z"}))
+				cli.Build{Version: "v0", Commit: "0000", Built: "2026-01-01T00:00:00Z"}))
 		},
 	})
 }
