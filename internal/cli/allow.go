@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -168,7 +167,7 @@ func (a *app) listAllowed(consents project.Consents) error {
 	for _, consent := range list {
 		for _, grant := range consent.Grants {
 			for _, need := range grant.Needs {
-				rows = append(rows, []string{consent.Path, need.File, need.String(), grant.At.Local().Format(time.DateTime)})
+				rows = append(rows, []string{consent.Path, need.File, need.String(), ago(a.now(), grant.At)})
 			}
 		}
 	}

@@ -136,6 +136,7 @@ func TestUsageErrors(t *testing.T) {
 		{"vm run --net allow=a,10.0.0.0/33", []string{"at character 9", "\n          ^"}},
 		{"vm run --nat --net none", []string{"--nat and --net none exclude each other"}},
 		{"vm create --allow-host 0", []string{"--allow-host", "1 to 65535"}},
+		{"vm kill --signal TRM box", []string{"did you mean TERM"}},
 		{"vm net", []string{"name of a VM"}},
 		{"vm net box alow x", []string{"did you mean banger vm net box allow"}},
 		{"vm net box show x", []string{"takes no argument"}},

@@ -304,9 +304,9 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestMistyped(t *testing.T) {
-	environ := []string{"PATH=/bin", "BANGER_CONFIG=/x", "BANGER_VM_DEFAULTS_MEMORY=2G", "BANGER_MIRROR=x", "BANGER_TIER=smoke", "BANGER_REQUIRE=kvm", "BANGER_SCOPE=x",
+	environ := []string{"PATH=/bin", "BANGER_CONFIG=/x", "BANGER_VM_DEFAULTS_MEMORY=2G", "BANGER_MIRROR=x", "BANGER_PAGER=less", "BANGER_PAGR=less", "BANGER_TIER=smoke", "BANGER_REQUIRE=kvm", "BANGER_SCOPE=x",
 		"BANGER_=x", "BANGER", "BANGER_SOMETHING_OF_MY_OWN=1", "BANGER_VM_DEFAULT_MEMORY=2G", "BANGER_STATEDIR=/x", "BANGER_VM_DEFAULTS_\x1b[2JMEMORY=x"}
-	want := []string{`"BANGER_STATEDIR" sets nothing: did you mean BANGER_STATE_DIR?`, `"BANGER_VM_DEFAULTS_\x1b[2JMEMORY" sets nothing: did you mean BANGER_VM_DEFAULTS_MEMORY?`,
+	want := []string{`"BANGER_PAGR" sets nothing: did you mean BANGER_PAGER?`, `"BANGER_STATEDIR" sets nothing: did you mean BANGER_STATE_DIR?`, `"BANGER_VM_DEFAULTS_\x1b[2JMEMORY" sets nothing: did you mean BANGER_VM_DEFAULTS_MEMORY?`,
 		`"BANGER_VM_DEFAULT_MEMORY" sets nothing: did you mean BANGER_VM_DEFAULTS_MEMORY?`}
 	if got := Mistyped(environ); !slices.Equal(got, want) {
 		t.Errorf("Mistyped = %q, want %q", got, want)

@@ -31,17 +31,19 @@ const mirrorVariable = "BANGER_MIRROR"
 // Mistyped gives the variables of an environment that set nothing and are named nearly like one that does, each with what it may have been
 // meant to be. Others that begin like ours may be anybody's.
 func Mistyped(environ []string) (found []string) {
-	known := []string{"BANGER_CONFIG", "BANGER_STATE_DIR", "BANGER_BOOT_DEADLINE", mirrorVariable}
+	const prefix = "BANGER_" // which all have in common: what is behind it is compared
+	known := []string{"CONFIG", "STATE_DIR", "BOOT_DEADLINE", "PAGER", strings.TrimPrefix(mirrorVariable, prefix)}
 	for _, key := range Keys() {
-		known = append(known, Variable(key))
+		known = append(known, strings.TrimPrefix(Variable(key), prefix))
 	}
 	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, "BANGER_") || slices.Contains(known, name) {
+		variable, _, _ := strings.Cut(entry, "=")
+		name, ours := strings.CutPrefix(variable, prefix)
+		if !ours || slices.Contains(known, name) {
 			continue
 		}
-		if near := banger.Near(name, known); len(near) > 0 && len(name) > len("BANGER_") {
-			found = append(found, fmt.Sprintf("%.100q sets nothing: did you mean %s?", name, near[0]))
+		if near := banger.Near(name, known); len(near) > 0 {
+			found = append(found, fmt.Sprintf("%.100q sets nothing: did you mean %s?", variable, prefix+near[0]))
 		}
 	}
 	slices.Sort(found)

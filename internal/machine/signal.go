@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,5 +23,16 @@ func ParseSignal(text string) (syscall.Signal, error) {
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= maxSignal {
 		return syscall.Signal(n), nil
 	}
-	return 0, banger.Invalidf("signal %.40q: want a name such as TERM, or a number from 1 to %d", text, maxSignal)
+	return 0, &banger.Error{Kind: banger.ErrInvalid, Err: fmt.Errorf("signal %.40q: want a name such as TERM, or a number from 1 to %d", text, maxSignal),
+		Hint: banger.DidYouMean(strings.TrimPrefix(name, "SIG"), signalNames())}
+}
+
+// signalNames are those of Linux's standard signals, without SIG.
+func signalNames() (names []string) {
+	for n := syscall.Signal(1); n < 32; n++ {
+		if name := unix.SignalName(n); name != "" {
+			names = append(names, strings.TrimPrefix(name, "SIG"))
+		}
+	}
+	return names
 }
