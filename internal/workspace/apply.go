@@ -102,13 +102,12 @@ func (c *Copy) files(ctx context.Context) (map[string]blobRef, error) {
 	if id == "" {
 		return now, nil
 	}
-	text, err := c.g.output(ctx, "ls-tree", "-r", "-z", "--full-tree", id)
-	for entry := range strings.SplitSeq(strings.TrimSuffix(text, "\x00"), "\x00") {
+	return now, c.g.each(ctx, func(entry string) error {
 		if f, err := parseTreeEntry(entry); err == nil && f.mode != modeSubmodule && checkPath(f.path) == nil {
 			now[f.path] = blobRef{f.mode, f.id}
 		}
-	}
-	return now, err
+		return nil
+	}, "ls-tree", "-r", "-z", "--full-tree", id)
 }
 
 // touched lists what the guest has otherwise than it went in.

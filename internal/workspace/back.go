@@ -235,7 +235,7 @@ func (c *Copy) Bundle(ctx context.Context, path, namespace string) (map[string]s
 	if err := c.setRefs(kept, namespace+"/"); err != nil {
 		return nil, err
 	}
-	args := []string{"bundle", "create", "--quiet", path + ".tmp", "--glob=" + namespace}
+	args := []string{"-c", "pack.window=10", "bundle", "create", "--quiet", path + ".tmp", "--glob=" + namespace}
 	if c.origin.Repo != "" && c.origin.Base != "" {
 		args = append(args, "^"+c.origin.Base)
 	}

@@ -47,14 +47,14 @@ type workState struct {
 	raw         map[string]string  // object ids of files that are stored in another form than they have
 	unknown     []string           // tracked paths whose content must be read
 	untracked   []string
-	nodes       map[string]node
 	all         map[string]node // whatever lies in the work tree, nested repositories too
 	ignores     []string        // .gitignore files
 }
 
 // readChanges compares the guest's work tree with its HEAD and makes commits of what differs.
 func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error {
-	w := &workState{head: map[string]blobRef{}, index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, nodes: map[string]node{}, all: map[string]node{}}
+	n := len(c.index)
+	w := &workState{head: make(map[string]blobRef, n), index: make(map[string]blobRef, n), now: make(map[string]blobRef, n), raw: map[string]string{}, all: make(map[string]node, n)}
 	c.state = w
 	if err := c.readHead(ctx, w); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error 
 		return err
 	}
 	for _, name := range w.untracked {
-		node := w.nodes[name]
+		node := w.all[name]
 		c.Changes.UntrackedBytes += node.Size
 		sent, ok := c.origin.Sent[name]
 		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", ok && sent.Size == node.Size && sent.MTime == node.MTime && sent.Mode == node.gitMode()})
@@ -74,7 +74,7 @@ func (c *Copy) readChanges(ctx context.Context, guest Guest, root string) error 
 	read := slices.Clone(w.unknown)
 	var changed int64
 	for _, name := range read {
-		if changed += w.nodes[name].Size; changed > maxChanged {
+		if changed += w.all[name].Size; changed > maxChanged {
 			return &banger.Error{Kind: banger.ErrRefused, Op: "changed files", Err: fmt.Errorf("they have more than %s", banger.FormatSize(maxChanged)), Hint: "copy them out: banger vm cp"}
 		}
 	}
@@ -95,14 +95,16 @@ func (c *Copy) readHead(ctx context.Context, w *workState) error {
 		c.refs.head = ""
 	}
 	if c.refs.head != "" {
-		text, err := c.g.output(ctx, "ls-tree", "-r", "-z", "--full-tree", c.refs.head)
-		if err != nil {
-			return err
-		}
-		for entry := range strings.SplitSeq(strings.TrimSuffix(text, "\x00"), "\x00") {
+		if err := c.g.each(ctx, func(entry string) error {
 			if f, err := parseTreeEntry(entry); err == nil {
+				if e := c.entry(f.path); e != nil && e.ID == f.id { // as most are: one text in memory instead of two
+					f.path, f.id = e.Path, e.ID
+				}
 				w.head[f.path] = blobRef{f.mode, f.id}
 			}
+			return nil
+		}, "ls-tree", "-r", "-z", "--full-tree", c.refs.head); err != nil {
+			return err
 		}
 	}
 	for _, e := range c.index {
@@ -113,13 +115,21 @@ func (c *Copy) readHead(ctx context.Context, w *workState) error {
 	return nil
 }
 
+// entry finds a path in the index, the last stage of a conflict; nil is for none.
+func (c *Copy) entry(name string) *indexEntry {
+	at, found := slices.BinarySearchFunc(c.index, name, func(e indexEntry, name string) int { return strings.Compare(e.Path, name) })
+	if !found {
+		return nil
+	}
+	for at+1 < len(c.index) && c.index[at+1].Path == name {
+		at++
+	}
+	return &c.index[at]
+}
+
 // walk looks at the work tree.
 func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState) error {
-	entries := map[string]indexEntry{}
-	for _, e := range c.index {
-		entries[e.Path] = e
-	}
-	nodes := map[string]node{}
+	var names []string
 	for node, err := range guest.walk(ctx, root, ".git", transfer.ChangeStaging) {
 		if err != nil {
 			return err
@@ -127,30 +137,33 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 		if node.path == transfer.ChangeStaging {
 			continue
 		}
+		if e := c.entry(node.path); e != nil {
+			node.path = e.Path // one text in memory instead of two
+		}
 		w.all[node.path] = node
 		if nested, ok := strings.CutSuffix(node.path, "/.git"); ok {
 			c.Nested = append(c.Nested, nested)
 		}
 		if node.gitMode() != 0 && node.path != ".git" {
-			nodes[node.path] = node
+			names = append(names, node.path)
 		}
 	}
+	slices.Sort(names)
 	nested := setOf(c.Nested)
-	for name, node := range nodes {
+	for _, name := range slices.Compact(names) { // a guest may say a thing twice
 		if inside(nested, name) {
 			continue
 		}
-		e, inIndex := entries[name]
+		node, e := w.all[name], c.entry(name)
 		_, inHead := w.head[name]
 		if err := checkPath(name); err != nil {
 			c.note("left out: %v", err)
 			continue
 		}
-		w.nodes[name] = node
 		switch {
-		case inIndex && node.unchanged(e, c.written):
+		case e != nil && node.unchanged(*e, c.written):
 			w.now[name] = blobRef{e.Mode, e.ID}
-		case inIndex || inHead:
+		case e != nil || inHead:
 			w.unknown = append(w.unknown, name)
 		default:
 			w.untracked = append(w.untracked, name)
@@ -159,13 +172,14 @@ func (c *Copy) walk(ctx context.Context, guest Guest, root string, w *workState)
 			w.ignores = append(w.ignores, name)
 		}
 	}
-	for name, e := range entries { // sparse checkouts leave files out, submodules are looked at by themselves
-		if _, there := nodes[name]; e.Skip && !there || e.Mode == modeSubmodule {
-			w.now[name] = blobRef{e.Mode, e.ID}
+	for i, e := range c.index { // sparse checkouts leave files out, submodules are looked at by themselves
+		if i+1 < len(c.index) && c.index[i+1].Path == e.Path {
+			continue // another stage of a conflict
+		}
+		if node, there := w.all[e.Path]; e.Skip && (!there || node.gitMode() == 0) || e.Mode == modeSubmodule {
+			w.now[e.Path] = blobRef{e.Mode, e.ID}
 		}
 	}
-	slices.Sort(w.unknown)
-	slices.Sort(w.untracked)
 	return nil
 }
 
@@ -286,19 +300,20 @@ func (c *Copy) stagedBlobs(ctx context.Context, w *workState) (map[string]blobRe
 
 // compare lists what differs from HEAD.
 func (c *Copy) compare(w *workState) {
-	tracked := map[string]bool{}
-	for name := range w.head {
-		tracked[name] = true
-	}
+	tracked := slices.Collect(maps.Keys(w.head))
 	for name, ref := range w.index {
-		tracked[name] = true
-		c.Changes.Staged = c.Changes.Staged || ref != w.head[name]
+		was, inHead := w.head[name]
+		if !inHead {
+			tracked = append(tracked, name)
+		}
+		c.Changes.Staged = c.Changes.Staged || ref != was
 	}
 	for name := range w.head {
 		_, inIndex := w.index[name]
 		c.Changes.Staged = c.Changes.Staged || !inIndex && len(c.index) > 0
 	}
-	for _, name := range slices.Sorted(maps.Keys(tracked)) {
+	slices.Sort(tracked)
+	for _, name := range tracked {
 		was, inHead := w.head[name]
 		is, there := w.now[name]
 		what := ""

@@ -85,7 +85,7 @@ func (r *Repo) makeDelta(ctx context.Context, dir string, tips, blobs []string, 
 		return pack{}, err
 	}
 	id := strings.TrimSpace(sum)
-	if !objectID.MatchString(id) {
+	if !isObjectID(id) {
 		return pack{}, fmt.Errorf("git pack-objects says %.100q", id)
 	}
 	p.path = filepath.Join(dir, "pack-"+id)

@@ -154,14 +154,14 @@ func (r Record) noteTimes(ctx context.Context, guest Guest) error {
 
 // readDirectory compares a guest's directory with what went in, and makes commits of what differs.
 func (c *Copy) readDirectory(ctx context.Context, guest Guest, root string) error {
-	w := &workState{head: Record{Sent: c.origin.Sent}.contents(), index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, nodes: map[string]node{}, all: map[string]node{}}
+	w := &workState{head: Record{Sent: c.origin.Sent}.contents(), index: map[string]blobRef{}, now: map[string]blobRef{}, raw: map[string]string{}, all: map[string]node{}}
 	c.state, c.plain = w, true
 	if err := c.walk(ctx, guest, root, w); err != nil {
 		return err
 	}
 	size := int64(0)
 	w.unknown = slices.DeleteFunc(w.unknown, func(name string) bool {
-		sent, node := c.origin.Sent[name], w.nodes[name]
+		sent, node := c.origin.Sent[name], w.all[name]
 		if sent.Ignored || sent.CTime != 0 && sent.CTime == node.CTime && sent.MTime == node.MTime && sent.Size == node.Size && sent.Mode == node.gitMode() {
 			w.now[name] = blobRef{sent.Mode, sent.ID}
 			return true
@@ -173,7 +173,7 @@ func (c *Copy) readDirectory(ctx context.Context, guest Guest, root string) erro
 		return err
 	}
 	for _, name := range w.untracked {
-		c.Changes.UntrackedBytes += w.nodes[name].Size
+		c.Changes.UntrackedBytes += w.all[name].Size
 		c.Changes.Untracked = append(c.Changes.Untracked, Change{name, "untracked", false})
 	}
 	read := slices.Clone(w.unknown)

@@ -235,8 +235,8 @@ var (
 	sha256    = regexp.MustCompile(`^(pack/pack-[0-9a-f]{64}\.pack|[0-9a-f]{2}/[0-9a-f]{62})$`)
 )
 
-// readObjects copies the objects that the host does not have. What a pack's name says of the host's own is not sent again, nor
-// what was read before.
+// readObjects copies the objects that the host does not have. What a pack's name says of the host's own is not sent again, nor loose
+// objects that its repository has, nor what was read before.
 func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[string]bool) error {
 	dir := guestPath(d.common, "objects")
 	var packs, loose []string
@@ -261,10 +261,19 @@ func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[
 				packs = append(packs, node.path)
 			}
 		case looseFile.MatchString(node.path):
-			loose = append(loose, node.path)
+			loose = append(loose, strings.Replace(node.path, "/", "", 1))
 		}
 	}
-	for e, err := range guest.read(ctx, dir, append(packs, loose...)) {
+	loose, err := c.missing(ctx, loose)
+	if err != nil {
+		return err
+	}
+	gathered, err := newLoosePack(c.dir)
+	if err != nil {
+		return err
+	}
+	defer gathered.file.Close()
+	for e, err := range guest.read(ctx, dir, append(packs, loosePaths(loose)...)) {
 		switch {
 		case err != nil:
 			return err
@@ -272,12 +281,12 @@ func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[
 		case packFile.MatchString(e.Path):
 			err = c.takePack(ctx, e)
 		case looseFile.MatchString(e.Path):
-			err = c.takeLoose(e)
+			err = c.takeLoose(gathered, e)
 		}
 		if err != nil {
 			return err
 		}
 		have[e.Path] = true
 	}
-	return nil
+	return gathered.end(ctx, c.g)
 }

@@ -2,10 +2,7 @@ package workspace
 
 import (
 	"bytes"
-	"compress/zlib"
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -108,9 +105,21 @@ func newCopy(ctx context.Context, dir string, origin Origin) (*Copy, error) {
 // Close removes the copy.
 func (c *Copy) Close() error { return os.RemoveAll(c.dir) }
 
+// copyConfig is for what lives as long as one command: nothing of it has to last, and who fetches from it waits for no smaller pack.
+// git's own limits of memory are for larger machines.
+const copyConfig = "[core]\n\tfsync = none\n\tdeltaBaseCacheLimit = 16m\n[pack]\n\twindow = 0\n\tthreads = 1\n"
+
 // init makes the repository. Objects that the host has are taken from there.
 func (c *Copy) init(ctx context.Context, origin Origin) error {
 	if err := (git{}).run(ctx, nil, nil, "init", "--quiet", "--bare", "--template=", "--object-format=sha1", c.dir); err != nil {
+		return err
+	}
+	config, err := os.OpenFile(filepath.Join(c.dir, "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = config.WriteString(copyConfig)
+	if err := errors.Join(err, config.Close()); err != nil {
 		return err
 	}
 	if origin.Repo == "" || origin.Directory {
@@ -146,7 +155,7 @@ func (c *Copy) note(format string, args ...any) {
 // takeShallow keeps those ends of history that the host's repository does not go beyond.
 func (c *Copy) takeShallow(ctx context.Context, content []byte) error {
 	for line := range bytes.Lines(content) {
-		if id := strings.TrimSpace(string(line)); objectID.MatchString(id) {
+		if id := strings.TrimSpace(string(line)); isObjectID(id) {
 			c.refs.ends = append(c.refs.ends, id)
 		}
 	}
@@ -184,14 +193,18 @@ func (c *Copy) missing(ctx context.Context, ids []string) (lacking []string, err
 }
 
 func (c *Copy) takePack(ctx context.Context, e tree.Entry) error {
-	ctx, cancel := context.WithTimeout(ctx, packPatience+time.Duration(e.Size/packRate)*time.Second)
-	defer cancel()
-	g := c.g
-	g.env = append(slices.Clone(g.env), "GIT_ALLOC_LIMIT="+maxAlloc)
-	if err := g.run(ctx, orEmpty(e.Content), io.Discard, "-c", "pack.threads=1", "-c", "core.bigFileThreshold=32m", "index-pack", "--stdin"); err != nil {
+	if err := indexPack(ctx, c.g, orEmpty(e.Content), e.Size, "--stdin"); err != nil {
 		return fmt.Errorf("%w: %s: %w", banger.ErrCorrupt, e.Path, err)
 	}
 	return nil
+}
+
+// indexPack has git take a pack of so many bytes: from standard input, or a file that is named.
+func indexPack(ctx context.Context, g git, stdin io.Reader, size int64, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, packPatience+time.Duration(size/packRate)*time.Second)
+	defer cancel()
+	g.env = append(slices.Clone(g.env), "GIT_ALLOC_LIMIT="+maxAlloc)
+	return g.run(ctx, stdin, io.Discard, append([]string{"-c", "pack.threads=1", "-c", "core.bigFileThreshold=32m", "index-pack"}, args...)...)
 }
 
 // What a guest's pack may cost, whose few bytes may unfold to any number: one allocation of memory, and time. An object that is kept as
@@ -201,54 +214,6 @@ const (
 	packPatience = 10 * time.Minute
 	packRate     = 256 << 10 // bytes a second
 )
-
-// takeLoose writes a loose object whose content has the name that it claims; a damaged one is left out and told.
-func (c *Copy) takeLoose(e tree.Entry) error {
-	id := strings.ReplaceAll(e.Path, "/", "")
-	target := filepath.Join(c.dir, "objects", id[:2], id[2:])
-	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o400)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	got, sumErr := objectSum(io.TeeReader(orEmpty(e.Content), f), maxObject)
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if sumErr == nil && got == id {
-		return nil
-	}
-	if errors.Is(sumErr, errRead) {
-		return errors.Join(sumErr, os.Remove(target))
-	}
-	c.note("a damaged object %s was left out", id)
-	return os.Remove(target)
-}
-
-// errRead is for an error of the source rather than of what it gives.
-var errRead = errors.New("read object")
-
-// objectSum inflates a loose object, which has limit bytes at the most, and gives the SHA-1 of what is in it. It reads to the end.
-func objectSum(r io.Reader, limit int64) (string, error) {
-	in := &failing{r: r}
-	h := sha1.New()
-	z, err := zlib.NewReader(in)
-	if err == nil {
-		var n int64
-		if n, err = io.Copy(h, io.LimitReader(z, limit+1)); err == nil && n > limit {
-			err = errors.New("too large")
-		}
-	}
-	if _, drainErr := io.Copy(io.Discard, in); drainErr != nil || in.err != nil {
-		return "", errors.Join(errRead, drainErr, in.err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), err
-}
 
 // failing remembers an error of its reader.
 type failing struct {

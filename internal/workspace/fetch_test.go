@@ -234,11 +234,11 @@ func FuzzRefs(f *testing.F) {
 		r.addPacked(packed)
 		r.setHead(head)
 		for name, id := range r.byName {
-			if checkRefName(name) != nil || !objectID.MatchString(id) || strings.Contains("/"+name+"/", "/../") {
+			if checkRefName(name) != nil || !isObjectID(id) || strings.Contains("/"+name+"/", "/../") {
 				t.Errorf("ref %q %q", name, id)
 			}
 		}
-		if r.head != "" && !objectID.MatchString(r.head) {
+		if r.head != "" && !isObjectID(r.head) {
 			t.Errorf("HEAD %q", r.head)
 		}
 	})

@@ -23,6 +23,7 @@ var safety = []string{
 	"diff.external=", "credential.helper=", "log.showSignature=false", "gpg.program=false", "gpg.ssh.program=false",
 	"protocol.allow=never", "protocol.file.allow=always", "submodule.recurse=false", "fetch.recurseSubmodules=false",
 	"gc.auto=0", "maintenance.auto=false", "uploadpack.packObjectsHook=", "fetch.fsckObjects=true", "transfer.fsckObjects=true",
+	"core.deltaBaseCacheLimit=16m", "pack.windowMemory=16m", "pack.threads=1", // memory: git's own limits are for larger machines
 	"fetch.writeCommitGraph=false", "core.commitGraph=false", "core.quotePath=false", "advice.detachedHead=false",
 }
 
@@ -81,6 +82,37 @@ func (g git) output(ctx context.Context, args ...string) (string, error) {
 func (g git) line(ctx context.Context, args ...string) (string, error) {
 	text, err := g.output(ctx, args...)
 	return strings.TrimSuffix(text, "\n"), err
+}
+
+// each runs git and gives what it prints record by record, of which each ends with a NUL. It ends with the first error of take.
+func (g git) each(ctx context.Context, take func(record string) error, args ...string) error {
+	out := &records{take: take}
+	err := g.run(ctx, nil, out, args...)
+	if out.err != nil {
+		return out.err
+	}
+	return err
+}
+
+// records takes apart what is written to it.
+type records struct {
+	take func(string) error
+	rest []byte // of a record that has not ended
+	err  error
+}
+
+func (r *records) Write(p []byte) (int, error) {
+	done := len(p)
+	for r.err == nil {
+		record, after, ended := bytes.Cut(p, []byte{0})
+		if !ended {
+			r.rest = append(r.rest, p...)
+			return done, nil
+		}
+		r.err = r.take(string(append(r.rest, record...)))
+		r.rest, p = r.rest[:0], after
+	}
+	return 0, r.err
 }
 
 // ask is line for a question that git answers with "no" by exit status 1 or 128: that is the empty answer.

@@ -53,7 +53,9 @@ func (g Guest) walk(ctx context.Context, dir string, skip ...string) iter.Seq2[n
 				if count++; count > maxNodes {
 					return &banger.Error{Kind: banger.ErrUnsupported, Op: "list", Subject: dir, Err: fmt.Errorf("more than %d files", maxNodes)}
 				}
-				if !yield(node{n, string(n.Path)}, nil) {
+				name := string(n.Path)
+				n.Path = nil // said once
+				if !yield(node{n, name}, nil) {
 					return errEnough
 				}
 				return nil

@@ -41,16 +41,17 @@ func (r *Repo) makePack(ctx context.Context, dir, index string, tips, have []str
 	}
 	var sum bytes.Buffer
 	g := git{dir: r.Root, env: []string{"GIT_INDEX_FILE=" + index}}
-	// The empty shallow file: what the repository itself lacks stands among the lines above.
+	// The empty shallow file: what the repository itself lacks stands among the lines above. No window: looking for more differences than the
+	// repository's own packs have takes longer than what they would save.
 	if err := g.run(ctx, strings.NewReader(want.String()), &sum, "-c", "core.bigFileThreshold=32m", "--shallow-file", "", "pack-objects", "--revs", "--shallow", "--indexed-objects", "--quiet",
-		"--delta-base-offset", "--non-empty", filepath.Join(dir, "pack")); err != nil {
+		"--window=0", "--delta-base-offset", "--non-empty", filepath.Join(dir, "pack")); err != nil {
 		return pack{}, err
 	}
 	id := strings.TrimSpace(sum.String())
 	if id == "" { // nothing that the receiver lacks
 		return pack{shallow: shallow}, nil
 	}
-	if !objectID.MatchString(id) {
+	if !isObjectID(id) {
 		return pack{}, fmt.Errorf("git pack-objects says %.100q", id)
 	}
 	p := pack{path: filepath.Join(dir, "pack-"+id), shallow: shallow}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -251,14 +252,7 @@ func (p *Plan) takeOthers(ctx context.Context) error {
 
 // takeCommit takes the files of the commit Start.
 func (p *Plan) takeCommit(ctx context.Context) error {
-	text, err := (git{dir: p.Repo.Root}).output(ctx, "ls-tree", "-r", "-z", "--full-tree", p.Start)
-	if err != nil {
-		return err
-	}
-	for entry := range strings.SplitSeq(strings.TrimSuffix(text, "\x00"), "\x00") {
-		if entry == "" {
-			continue
-		}
+	return git{dir: p.Repo.Root}.each(ctx, func(entry string) error {
 		f, err := parseTreeEntry(entry)
 		if err == nil {
 			err = checkPath(f.path)
@@ -270,25 +264,25 @@ func (p *Plan) takeCommit(ctx context.Context) error {
 		if f.mode == modeSubmodule {
 			p.dirs = append(p.dirs, f.path)
 			p.note("the submodule %s is left empty: --from takes the files of one commit", f.path)
-			continue
+			return nil
 		}
 		p.files = append(p.files, f)
-	}
-	return nil
+		return nil
+	}, "ls-tree", "-r", "-z", "--full-tree", p.Start)
 }
 
 // parseTreeEntry reads "100644 blob <id>\tpath", as git ls-tree prints it.
 func parseTreeEntry(entry string) (file, error) {
 	head, name, ok := strings.Cut(entry, "\t")
 	fields := strings.Fields(head)
-	if !ok || len(fields) != 3 || !objectID.MatchString(fields[2]) {
+	if !ok || len(fields) != 3 || !isObjectID(fields[2]) {
 		return file{}, fmt.Errorf("%w: git ls-tree says %.200q", banger.ErrCorrupt, entry)
 	}
-	f := file{path: name, id: fields[2], stage: '0'}
-	if _, err := fmt.Sscanf(fields[0], "%o", &f.mode); err != nil {
+	mode, err := strconv.ParseUint(fields[0], 8, 32)
+	if err != nil {
 		return file{}, fmt.Errorf("%w: git ls-tree says mode %q", banger.ErrCorrupt, fields[0])
 	}
-	return f, nil
+	return file{path: name, id: fields[2], mode: uint32(mode), stage: '0'}, nil
 }
 
 // checkPath refuses a path of a repository that would leave its work tree, or reach into a .git directory. Errors: ErrRefused.

@@ -44,7 +44,7 @@ func (r *refs) leaveToOthers() {
 func (r *refs) addLoose(name string, content []byte) {
 	id := strings.TrimSpace(string(content))
 	switch {
-	case !objectID.MatchString(id) || len(r.byName)+len(r.others) >= maxRefs:
+	case !isObjectID(id) || len(r.byName)+len(r.others) >= maxRefs:
 	case kept(name):
 		r.byName[name] = id
 	case strings.HasPrefix(name, "remotes/"):
@@ -75,7 +75,7 @@ func (r *refs) setHead(content []byte) {
 	switch {
 	case symbolic && kept("heads/"+name):
 		r.branch, r.head = name, r.byName["heads/"+name]
-	case objectID.MatchString(text):
+	case isObjectID(text):
 		r.head = text
 	}
 }
@@ -83,7 +83,7 @@ func (r *refs) setHead(content []byte) {
 // addStashes takes the reflog of refs/stash: each line begins with the old and the new object id.
 func (r *refs) addStashes(content []byte) {
 	for line := range bytes.Lines(content) {
-		if fields := strings.Fields(string(line)); len(fields) > 1 && objectID.MatchString(fields[1]) && len(r.stashes) < maxRefs {
+		if fields := strings.Fields(string(line)); len(fields) > 1 && isObjectID(fields[1]) && len(r.stashes) < maxRefs {
 			r.stashes = append(r.stashes, fields[1])
 		}
 	}

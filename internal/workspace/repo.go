@@ -8,8 +8,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"banger"
@@ -30,8 +30,15 @@ type Repo struct {
 	shallow   []string // commits whose parents the repository does not have
 }
 
-// objectID is a SHA-1 in hexadecimal.
-var objectID = regexp.MustCompile(`^[0-9a-f]{40}$`)
+// isObjectID tells a SHA-1 in hexadecimal.
+func isObjectID(text string) bool {
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(text) == 40
+}
 
 // errNotRepo says that no repository encloses a path.
 var errNotRepo = errors.New("not in a git repository")
@@ -164,7 +171,7 @@ func (r *Repo) readShallow() error {
 		return nil
 	}
 	for line := range strings.Lines(string(text)) {
-		if id := strings.TrimSpace(line); objectID.MatchString(id) {
+		if id := strings.TrimSpace(line); isObjectID(id) {
 			r.shallow = append(r.shallow, id)
 		}
 	}
@@ -197,36 +204,27 @@ type file struct {
 
 // tracked lists the index.
 func (r *Repo) tracked(ctx context.Context) ([]file, error) {
-	var out bytes.Buffer
-	if err := (git{dir: r.Root}).run(ctx, nil, &out, "ls-files", "-z", "-v", "--stage", "--full-name"); err != nil {
-		return nil, err
-	}
 	var files []file
-	for entry := range bytes.SplitSeq(out.Bytes(), []byte{0}) {
-		if len(entry) == 0 {
-			continue
-		}
-		f, err := parseStaged(string(entry))
-		if err != nil {
-			return nil, err
-		}
+	err := git{dir: r.Root}.each(ctx, func(entry string) error {
+		f, err := parseStaged(entry)
 		files = append(files, f)
-	}
-	return files, nil
+		return err
+	}, "ls-files", "-z", "-v", "--stage", "--full-name")
+	return files, err
 }
 
 // parseStaged reads "H 100644 <id> 0\tpath", as git ls-files -v --stage prints it.
 func parseStaged(entry string) (file, error) {
 	head, path, ok := strings.Cut(entry, "\t")
 	fields := strings.Fields(head)
-	if !ok || len(fields) != 4 || len(fields[3]) != 1 || !objectID.MatchString(fields[2]) {
+	if !ok || len(fields) != 4 || len(fields[3]) != 1 || !isObjectID(fields[2]) {
 		return file{}, fmt.Errorf("%w: git ls-files says %.200q", banger.ErrCorrupt, entry)
 	}
-	var mode uint32
-	if _, err := fmt.Sscanf(fields[1], "%o", &mode); err != nil {
+	mode, err := strconv.ParseUint(fields[1], 8, 32)
+	if err != nil {
 		return file{}, fmt.Errorf("%w: git ls-files says mode %q", banger.ErrCorrupt, fields[1])
 	}
-	return file{path: path, mode: mode, id: fields[2], stage: fields[3][0], absent: strings.EqualFold(fields[0], "s")}, nil
+	return file{path: path, mode: uint32(mode), id: fields[2], stage: fields[3][0], absent: strings.EqualFold(fields[0], "s")}, nil
 }
 
 // untracked lists what git neither tracks nor ignores.
