@@ -27,7 +27,7 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 	defer end()
 	done := show.Begin("workspace", "comparing "+p.Repo.Root)
 	guest := a.guest(vm)
-	u, err := a.lookAgain(ctx, guest, p, record, false)
+	u, err := p.Update(ctx, guest, record, false)
 	if blocked, ok := errors.AsType[*workspace.Blocked](err); ok {
 		if !force || p.Directory {
 			end()
@@ -35,7 +35,7 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 			return true, err
 		}
 		if err = a.saveWork(ctx, vm, guest, record); err == nil {
-			u, err = a.lookAgain(ctx, guest, p, record, true)
+			u, err = p.Update(ctx, guest, record, true)
 		}
 	}
 	if errors.Is(err, banger.ErrNotFound) { // it was removed there
@@ -65,14 +65,6 @@ func (a *app) prepareAgain(ctx context.Context, vm api.VMDetail, p planned, forc
 		a.notice("%s", notice)
 	}
 	return true, nil
-}
-
-func (a *app) lookAgain(ctx context.Context, guest workspace.Guest, p planned, record workspace.Record, saved bool) (*workspace.Update, error) {
-	c, err := workspace.Look(ctx, guest, record, saved)
-	if err != nil {
-		return nil, err
-	}
-	return p.Update(ctx, guest, c, record, saved)
 }
 
 // saveWork puts all that a VM's repository has into the host's, as workspace pull does.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -95,7 +94,7 @@ func (w *partsWalk) below(dir *Node, at string) error {
 		if err != nil {
 			return err
 		}
-		below := path.Join(at, name)
+		below := transfer.Below(at, name)
 		if err := w.yield(child.part(below)); err != nil {
 			return err
 		}

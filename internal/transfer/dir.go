@@ -133,6 +133,9 @@ func (d *Dir) DirMode(name string) uint32 {
 
 func timeOf(ts unix.Timespec) time.Time { return time.Unix(ts.Unix()) }
 
+// Node gives what is at a path below the directory; nil is for nothing. No link is followed on the way.
+func (d *Dir) Node(name string) (*Node, error) { return nodeAt(d.root, name) }
+
 // Walk gives what is below dir ("." is the directory itself), parents first and names in order. It does not go below what skip tells, nor
 // into other file systems unless enter, if given, lets pass.
 func (d *Dir) Walk(ctx context.Context, skip func(name string) bool, enter func(dev uint64) bool, yield func(Node) error) error {
@@ -171,7 +174,7 @@ func (w *dirWalk) below(at string, depth int) error {
 		if err := w.ctx.Err(); err != nil {
 			return context.Cause(w.ctx)
 		}
-		below := path.Join(at, name)
+		below := Below(at, name)
 		enter, err := w.node(fd, name, below)
 		if err != nil {
 			return err
@@ -215,6 +218,14 @@ func (w *dirWalk) node(dir int, name, at string) (enter bool, err error) {
 		return false, err
 	}
 	return n.Kind == tree.Dir && !w.skip(at) && (st.Dev == w.dev || w.enter != nil && w.enter(st.Dev)), nil
+}
+
+// Below is path.Join for a directory of a walk and a name in it.
+func Below(at, name string) string {
+	if at == "." {
+		return name
+	}
+	return at + "/" + name
 }
 
 func nodeOf(at string, st *unix.Stat_t) Node {

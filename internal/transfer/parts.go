@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"banger"
@@ -78,8 +80,12 @@ func sendNodes(ctx context.Context, w io.Writer, files Parts, skip [][]byte, ent
 	}
 	out := newStreamWriter(w)
 	buffered := bufio.NewWriterSize(out, maxFrame)
-	enc := json.NewEncoder(buffered)
-	err := files.Walk(ctx, func(name string) bool { return skipped[name] }, enter, func(n Node) error { return enc.Encode(n) })
+	var line []byte
+	err := files.Walk(ctx, func(name string) bool { return skipped[name] }, enter, func(n Node) error {
+		line = append(appendNode(line[:0], n), '\n')
+		_, err := buffered.Write(line)
+		return err
+	})
 	if err == nil {
 		err = buffered.Flush()
 	}
@@ -90,6 +96,28 @@ func sendNodes(ctx context.Context, w io.Writer, files Parts, skip [][]byte, ent
 	}
 	_ = out.finish(last)
 	return nil
+}
+
+// appendNode is json.Marshal without reflection: of a list of many files that takes a guest's processor most of the time.
+func appendNode(b []byte, n Node) []byte {
+	number := func(key string, value int64) { b = strconv.AppendInt(append(b, key...), value, 10) }
+	b = append(b, `{"p":"`...)
+	b = append(base64.StdEncoding.AppendEncode(b, n.Path), '"')
+	number(`,"k":`, int64(n.Kind))
+	number(`,"m":`, int64(n.Mode))
+	if n.UID != 0 {
+		number(`,"u":`, int64(n.UID))
+	}
+	if n.GID != 0 {
+		number(`,"g":`, int64(n.GID))
+	}
+	b = strconv.AppendUint(append(b, `,"i":`...), n.Ino, 10)
+	if n.Size != 0 {
+		number(`,"s":`, n.Size)
+	}
+	number(`,"t":`, n.MTime)
+	number(`,"c":`, n.CTime)
+	return append(b, '}')
 }
 
 // entries yields what is there of names.

@@ -147,11 +147,7 @@ func sendMore(t *testing.T, host string, directory bool, client Guest, record *R
 	if !directory {
 		commit(t, host, "more")
 	}
-	c, err := Look(t.Context(), bringing(t), *record, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := makePlan().Update(t.Context(), bringing(t), c, *record, false)
+	u, err := makePlan().Update(t.Context(), bringing(t), *record, false)
 	if err != nil {
 		t.Fatal(err)
 	}

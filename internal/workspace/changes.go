@@ -115,9 +115,14 @@ func (c *Copy) readHead(ctx context.Context, w *workState) error {
 	return nil
 }
 
+// find gives where a path is in the index, the first stage of a conflict.
+func (c *Copy) find(name string) (at int, found bool) {
+	return slices.BinarySearchFunc(c.index, name, func(e indexEntry, name string) int { return strings.Compare(e.Path, name) })
+}
+
 // entry finds a path in the index, the last stage of a conflict; nil is for none.
 func (c *Copy) entry(name string) *indexEntry {
-	at, found := slices.BinarySearchFunc(c.index, name, func(e indexEntry, name string) int { return strings.Compare(e.Path, name) })
+	at, found := c.find(name)
 	if !found {
 		return nil
 	}

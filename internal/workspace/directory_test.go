@@ -137,11 +137,7 @@ func TestDirectoryAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	update := func() (*Update, error) {
-		c, err := Look(t.Context(), bringing(t), record, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return directoryPlan(t, host).Update(t.Context(), bringing(t), c, record, false)
+		return directoryPlan(t, host).Update(t.Context(), bringing(t), record, false)
 	}
 	os.Remove(filepath.Join(host, "gone"))
 	writeFile(t, filepath.Join(host, "gone/now/a/directory"), "x\n")

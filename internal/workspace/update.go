@@ -79,14 +79,34 @@ func Look(ctx context.Context, guest Guest, record Record, save bool) (*Copy, er
 	return Fetch(ctx, guest, record.GuestPath, os.TempDir(), origin)
 }
 
-// Update compares a guest's checkout, which c is a copy of, with a plan. The work that c has counts as saved with force. The update owns c.
-// Errors: a [Blocked]; ErrConflict while git is at work in the guest.
-func (p Plan) Update(ctx context.Context, guest Guest, c *Copy, record Record, force bool) (*Update, error) {
+// Update compares a guest's checkout with a plan, and the host's files with what was sent, both at once. The work that the guest has counts as
+// saved with force. Errors: those of [Look]; a [Blocked]; ErrConflict while git is at work in the guest.
+func (p Plan) Update(ctx context.Context, guest Guest, record Record, force bool) (*Update, error) {
+	var host map[string]blobRef
+	compared := make(chan error, 1)
+	go func() {
+		var err error
+		host, err = p.contents(ctx, record.Sent)
+		compared <- err
+	}()
+	c, err := Look(ctx, guest, record, force)
+	compareErr := <-compared
+	if err != nil {
+		return nil, err
+	}
+	if compareErr != nil {
+		return nil, errors.Join(compareErr, c.Close())
+	}
+	return p.update(ctx, guest, c, record, force, host)
+}
+
+// update compares what c is a copy of with a plan, whose files are host. The update owns c.
+func (p Plan) update(ctx context.Context, guest Guest, c *Copy, record Record, force bool, host map[string]blobRef) (*Update, error) {
 	dir, err := os.MkdirTemp("", "banger-workspace-")
 	if err != nil {
 		return nil, errors.Join(spaceIn(os.TempDir(), err), c.Close())
 	}
-	u := &Update{ship: &Shipment{dir: dir}, c: c, record: record}
+	u := &Update{ship: &Shipment{dir: dir}, c: c, record: record, host: host}
 	blocked := &Blocked{}
 	if record.HostPath != p.Repo.Root {
 		err = &banger.Error{Kind: banger.ErrConflict, Err: fmt.Errorf("what is there came from %s, not from %s", record.HostPath, p.Repo.Root), Hint: "choose another --guest-path"}
@@ -125,12 +145,12 @@ func (u *Update) Close() error {
 }
 
 // plan decides about one repository and those below it.
-func (u *Update) plan(ctx context.Context, guest Guest, p Plan, prefix string, force bool, blocked *Blocked) (err error) {
+func (u *Update) plan(ctx context.Context, guest Guest, p Plan, prefix string, force bool, blocked *Blocked) error {
 	u.begin(p, prefix)
 	u.whole = true
 	if p.Directory {
 		u.rules = rules{base: u.record.contents()}
-		if u.host, err = p.contents(ctx, u.record.Sent); err != nil {
+		if err := u.compareHost(ctx, p); err != nil {
 			return err
 		}
 		return u.files(ctx, guest, blocked)
@@ -147,7 +167,7 @@ func (u *Update) plan(ctx context.Context, guest Guest, p Plan, prefix string, f
 	if stays[u.c.refs.head] {
 		u.rules.other = u.c.state.head
 	}
-	if u.host, err = p.contents(ctx, u.record.Sent); err != nil {
+	if err := u.compareHost(ctx, p); err != nil {
 		return err
 	}
 	if err := u.files(ctx, guest, blocked); err != nil {
@@ -168,6 +188,14 @@ func (u *Update) plan(ctx context.Context, guest Guest, p Plan, prefix string, f
 		}
 	}
 	return nil
+}
+
+// compareHost finds out what the plan's files are, unless it is known.
+func (u *Update) compareHost(ctx context.Context, p Plan) (err error) {
+	if u.host == nil {
+		u.host, err = p.contents(ctx, u.record.Sent)
+	}
+	return err
 }
 
 func (u *Update) begin(p Plan, prefix string) {

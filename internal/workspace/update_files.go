@@ -25,7 +25,7 @@ type rules struct {
 
 // contents gives what the files were that went in.
 func (r Record) contents() map[string]blobRef {
-	files := map[string]blobRef{}
+	files := make(map[string]blobRef, len(r.Sent))
 	for name, sent := range r.Sent {
 		if !sent.Absent {
 			files[name] = blobRef{sent.Mode, sent.ID}
@@ -36,7 +36,7 @@ func (r Record) contents() map[string]blobRef {
 
 // contents gives what the files of a plan are. Those that look as they did when they were sent are not read again.
 func (p Plan) contents(ctx context.Context, sent Manifest) (map[string]blobRef, error) {
-	files := map[string]blobRef{}
+	files := make(map[string]blobRef, len(p.files))
 	if p.from {
 		for _, f := range p.files {
 			files[f.path] = blobRef{f.mode, f.id}
@@ -65,11 +65,8 @@ func (p Plan) contents(ctx context.Context, sent Manifest) (map[string]blobRef, 
 
 // blobAsSent is blobOf for a file that may be as it was sent.
 func blobAsSent(w *transfer.Dir, name string, sent Sent) (blobRef, error) {
-	e, open, err := w.Entry(name)
-	if open != nil {
-		open.Close()
-	}
-	if err == nil && e.Kind == tree.File && sent.ID != "" && !sent.Fresh && e.Size == sent.Size && e.ModTime.UnixNano() == sent.MTime && modeOf(e) == sent.Mode {
+	n, err := w.Node(name)
+	if err == nil && n != nil && n.Kind == tree.File && sent.ID != "" && !sent.Fresh && n.Size == sent.Size && n.MTime == sent.MTime && (node{Node: *n}).gitMode() == sent.Mode {
 		return blobRef{sent.Mode, sent.ID}, nil
 	}
 	raw, _, err := blobOf(w, name, nil)
@@ -90,10 +87,14 @@ func (u *Update) files(ctx context.Context, guest Guest, blocked *Blocked) error
 		return err
 	}
 	u.kept = map[string]bool{}
+	saved := map[string]bool{} // what the copy has of the guest's
+	for _, change := range slices.Concat(u.c.Changes.Tracked, u.c.Changes.Untracked) {
+		saved[change.Path] = true
+	}
 	var write []string
 	for _, name := range names {
 		host, is := u.host[name], now[name]
-		switch u.rules.judge(host, is, u.rules.base[name], u.rules.other[name], u.pending(name, is), u.saved(name)) {
+		switch u.rules.judge(host, is, u.rules.base[name], u.rules.other[name], u.pending(name, is), saved[name]) {
 		case leave:
 		case keep:
 			u.kept[name] = true
@@ -146,15 +147,9 @@ func (u *Update) pending(name string, is blobRef) bool {
 	return ok && (sent.Absent && is == (blobRef{}) || !sent.Absent && is == blobRef{sent.Mode, sent.ID})
 }
 
-// saved tells whether the copy has what the guest has at a path.
-func (u *Update) saved(name string) bool {
-	has := func(change Change) bool { return change.Path == name }
-	return slices.ContainsFunc(u.c.Changes.Tracked, has) || slices.ContainsFunc(u.c.Changes.Untracked, has)
-}
-
 // guestFiles gives what the guest has at paths; those that git did not tell of are read.
 func (u *Update) guestFiles(ctx context.Context, guest Guest, names []string) (map[string]blobRef, error) {
-	w, now := u.c.state, map[string]blobRef{}
+	w, now := u.c.state, make(map[string]blobRef, len(names))
 	var read []string
 	for _, name := range names {
 		ref, known := w.now[name]
@@ -239,14 +234,15 @@ func (u *Update) staged(ctx context.Context, blocked *Blocked) error {
 	if u.rules.force {
 		return nil
 	}
-	next := map[string]bool{}
+	type content struct{ path, id string }
+	next := make(map[content]bool, len(u.ship.plan.entries))
 	for _, e := range u.entries() {
-		next[e.Path+"\x00"+e.ID] = true
+		next[content{e.Path, e.ID}] = true
 	}
 	own := map[string][]string{}
 	var ids strings.Builder
 	for _, e := range u.c.index {
-		if e.Mode == modeSubmodule || next[e.Path+"\x00"+e.ID] || u.rules.base[e.Path].id == e.ID || u.c.state.now[e.Path].id == e.ID && u.kept[e.Path] || u.c.state.head[e.Path].id == e.ID {
+		if e.Mode == modeSubmodule || next[content{e.Path, e.ID}] || u.rules.base[e.Path].id == e.ID || u.c.state.now[e.Path].id == e.ID && u.kept[e.Path] || u.c.state.head[e.Path].id == e.ID {
 			continue
 		}
 		own[e.ID] = append(own[e.ID], e.Path)
@@ -272,18 +268,15 @@ func (u *Update) staged(ctx context.Context, blocked *Blocked) error {
 
 // entries is the index that the guest is to have: the host's, but for what has changed in the guest only.
 func (u *Update) entries() []indexEntry {
-	old := map[string]indexEntry{}
-	for _, e := range u.c.index {
-		if e.Stage == 0 {
-			old[e.Path] = e
-		}
-	}
 	head := u.c.state.head
-	var entries []indexEntry
-	planned := map[string]bool{}
+	entries := make([]indexEntry, 0, len(u.ship.plan.entries))
+	planned := make(map[string]bool, len(u.ship.plan.entries))
 	for _, e := range u.ship.plan.entries {
 		planned[e.Path] = true
-		was, there := old[e.Path]
+		was, there := indexEntry{}, false
+		if at, found := u.c.find(e.Path); found && u.c.index[at].Stage == 0 {
+			was, there = u.c.index[at], true
+		}
 		inHead := head[e.Path]
 		switch {
 		case u.kept[e.Path] && there && inHead != blobRef{was.Mode, was.ID}:

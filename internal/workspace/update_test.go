@@ -96,11 +96,7 @@ func prepared(t *testing.T, host string, options Options) (guest string, record 
 // look begins an update of a guest.
 func look(t *testing.T, host string, record Record, options Options, save bool) (*Update, error) {
 	t.Helper()
-	c, err := Look(t.Context(), running(t, nil), record, save)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return plan(t, host, options).Update(t.Context(), running(t, nil), c, record, save)
+	return plan(t, host, options).Update(t.Context(), running(t, nil), record, save)
 }
 
 // again updates a guest and gives what was done and the new record.
@@ -323,7 +319,10 @@ func forced(t *testing.T, host, guest string, record Record, through bool) {
 		t.Fatal(err)
 	}
 	head := strings.TrimSpace(gitIn(t, guest, "rev-parse", "HEAD"))
-	u, err := plan(t, host, Options{}).Update(t.Context(), running(t, nil), c, record, true)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	u, err := plan(t, host, Options{}).Update(t.Context(), running(t, nil), record, true)
 	if !through {
 		if !errors.Is(err, banger.ErrConflict) {
 			t.Errorf("forced: %v, want a conflict", err)
@@ -503,11 +502,7 @@ func TestUpdateSubmodule(t *testing.T) {
 		_, err := transfer.Bring(ctx, hostEnd, put, src)
 		return err
 	}
-	c, err := Look(t.Context(), g, record, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := plan(t, host, Options{}).Update(t.Context(), g, c, record, false)
+	u, err := plan(t, host, Options{}).Update(t.Context(), g, record, false)
 	if err != nil {
 		t.Fatal(err)
 	}
