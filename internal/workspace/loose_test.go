@@ -150,3 +150,37 @@ func inflatedText(object []byte) string {
 	b.ReadFrom(z)
 	return b.String()
 }
+
+// TestObjectsThatTheHostHas are not read again, and what comes without them is whole.
+func TestObjectsThatTheHostHas(t *testing.T) {
+	host := newRepo(t)
+	writeFile(t, filepath.Join(host, "a"), "1")
+	commit(t, host, "c")
+	guest, record := sent(t, host, Options{})
+	writeFile(t, filepath.Join(guest, "a"), "2")
+	commit(t, guest, "work")
+	if _, err := fetch(t, guest, record.Origin()).Save(t.Context(), host, "refs/banger/devbox/0123456789ab/now"); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(guest, "b"), "3")
+	commit(t, guest, "more work")
+
+	var read []string
+	c, err := Fetch(t.Context(), local(&read), guest, t.TempDir(), record.Origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	read = slices.DeleteFunc(read, func(name string) bool { return !looseFile.MatchString(name) })
+	if len(read) != 3 { // a commit, its tree and a file
+		t.Errorf("read %q", read)
+	}
+	saved, err := c.Save(t.Context(), host, "refs/banger/devbox/0123456789ab/later")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gitIn(t, host, "fsck", "--strict")
+	if got := gitIn(t, host, "show", saved["refs/banger/devbox/0123456789ab/later/head"]+":b"); got != "3" {
+		t.Errorf("b = %q", got)
+	}
+}
