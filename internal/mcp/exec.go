@@ -40,7 +40,7 @@ type execOut struct {
 	Truncated   bool   `json:"truncated" jsonschema:"not all output is in this answer"`
 	OutputID    string `json:"output_id,omitempty" jsonschema:"names the whole output for vm_output, when truncated"`
 	ElapsedMS   int64  `json:"elapsed_ms" jsonschema:"milliseconds that it took"`
-	Notes
+	beside
 }
 
 func (s *Server) execTools() {
@@ -105,7 +105,7 @@ func exec(ctx context.Context, c *call, in execIn) (out execOut, err error) {
 	if out.Stdout, err = stdout.show(limit, out.OutputID, "stdout"); err == nil {
 		out.Stderr, err = stderr.show(limit, out.OutputID, "stderr")
 	}
-	out.Notes = c.told()
+	out.beside = c.told()
 	return out, err
 }
 

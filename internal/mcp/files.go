@@ -59,7 +59,7 @@ type writeOut struct {
 	Path  string `json:"path" jsonschema:"the file in the VM"`
 	Bytes int64  `json:"bytes" jsonschema:"size of the file"`
 	Mode  string `json:"mode" jsonschema:"permissions, octal"`
-	Notes
+	beside
 }
 
 func (s *Server) fileTools() {
@@ -190,7 +190,7 @@ func writeFile(ctx context.Context, c *call, in writeIn) (out writeOut, err erro
 	if errors.Is(err, banger.ErrNotFound) && !in.Parents {
 		err = &banger.Error{Err: err, Hint: "make_parents makes the directories"}
 	}
-	return writeOut{Path: name, Bytes: int64(len(content)), Mode: octal(mode), Notes: c.told()}, err
+	return writeOut{Path: name, Bytes: int64(len(content)), Mode: octal(mode), beside: c.told()}, err
 }
 
 // oneFile is a tar of a file below directories.

@@ -211,7 +211,10 @@ type agent struct {
 
 func connect(t *testing.T, h *host, cfg Config) agent {
 	t.Helper()
-	cfg.Commands = func(Listener) Commands { return h }
+	cfg.Commands = func(l Listener) Commands {
+		l.Notice("a note\x1b")
+		return h
+	}
 	cfg.Log = slog.New(slog.DiscardHandler)
 	here, there := sdk.NewInMemoryTransports()
 	a := agent{T: t, ended: make(chan error, 1)}
@@ -404,7 +407,7 @@ func TestDelete(t *testing.T) {
 	a.refuses("vm_delete", m{"vm": "one"}, "conflict", "it is running")
 	var out deleteOut
 	a.must("vm_delete", m{"vm": "one", "force": true}, &out)
-	if len(out.Saved) != 1 || out.Saved[0].Refs[0].Name != "refs/banger/x/head" {
+	if !slices.Equal(out.Notes, []string{`a note\x1b`}) || len(out.Saved) != 1 || out.Saved[0].Refs[0].Name != "refs/banger/x/head" {
 		t.Errorf("deleted: %+v", out)
 	}
 	a.refuses("vm_show", m{"vm": "one"}, "not_found", "hint: banger vm list")

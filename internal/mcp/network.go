@@ -13,7 +13,7 @@ import (
 
 type portsOut struct {
 	Ports []portInfo `json:"ports" jsonschema:"one for each listener"`
-	Notes
+	beside
 }
 
 type portInfo struct {
@@ -112,7 +112,7 @@ func ports(ctx context.Context, c *call, in ref) (portsOut, error) {
 		}
 		out.Ports = append(out.Ports, info)
 	}
-	out.Notes = c.told()
+	out.beside = c.told()
 	return out, nil
 }
 

@@ -33,16 +33,16 @@ type call struct {
 	notes []string
 }
 
-// Notes are what a command has to say beside its result.
-type Notes struct {
+// beside is what a command has to say beside its result.
+type beside struct {
 	Notes []string `json:"notes,omitempty" jsonschema:"what else is worth knowing"`
 }
 
 // told gives what has been said so far.
-func (c *call) told() Notes {
+func (c *call) told() beside {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Notes{c.notes}
+	return beside{c.notes}
 }
 
 // maxNotes bounds what is said beside one result.
@@ -109,7 +109,7 @@ func clean(v reflect.Value) {
 		v.SetString(printable(v.String()))
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if field := v.Type().Field(i); field.IsExported() && field.Tag.Get("text") != "exact" {
+			if field := v.Type().Field(i); (field.IsExported() || field.Anonymous) && field.Tag.Get("text") != "exact" {
 				clean(v.Field(i))
 			}
 		}

@@ -30,7 +30,7 @@ type vmInfo struct {
 	LastRun    string          `json:"last_run,omitempty" jsonschema:"how its last run ended, while it does not run"`
 	Workspaces []workspaceInfo `json:"workspaces,omitempty" jsonschema:"repositories of the host that went into it"`
 	Console    string          `json:"console,omitempty" jsonschema:"the last lines of its console, when it is in state error"`
-	Notes
+	beside
 }
 
 type workspaceInfo struct {
@@ -69,7 +69,7 @@ func (c *call) again(ctx context.Context, id banger.VMID) (vmInfo, error) {
 		return vmInfo{}, err
 	}
 	info := infoOf(vm.VM, vm.User)
-	info.Notes = c.told()
+	info.beside = c.told()
 	return info, nil
 }
 
@@ -210,7 +210,7 @@ type deleteIn struct {
 type deleteOut struct {
 	Name  string     `json:"name" jsonschema:"the VM that is gone"`
 	Saved []saveInfo `json:"saved,omitempty" jsonschema:"work of it that was kept"`
-	Notes
+	beside
 }
 
 func remove(ctx context.Context, c *call, in deleteIn) (deleteOut, error) {
@@ -221,11 +221,11 @@ func remove(ctx context.Context, c *call, in deleteIn) (deleteOut, error) {
 	if err != nil {
 		return deleteOut{}, err
 	}
-	out := deleteOut{Name: vm.Spec.Name, Notes: c.told()}
+	out := deleteOut{Name: vm.Spec.Name, beside: c.told()}
 	saves, err := c.Autosaves(ctx)
 	if err != nil {
 		c.note(fmt.Sprintf("the VM is deleted; what was kept of it is not to be had: %v", err))
-		out.Notes = c.told()
+		out.beside = c.told()
 		return out, nil
 	}
 	for _, save := range saves {

@@ -28,7 +28,7 @@ type prepareIn struct {
 
 type prepareOut struct {
 	Workspaces []workspaceInfo `json:"workspaces" jsonschema:"all repositories that went into the VM"`
-	Notes
+	beside
 }
 
 type statusOut struct {
@@ -42,7 +42,7 @@ type statusOut struct {
 	Changed   []change `json:"changed" jsonschema:"tracked files with changes that are not committed; at most 1000"`
 	Untracked []change `json:"untracked" jsonschema:"files that git neither tracks nor ignores; at most 1000"`
 	Nested    []string `json:"nested,omitempty" jsonschema:"repositories of their own below it, which are not part of this"`
-	Notes
+	beside
 }
 
 type change struct {
@@ -61,13 +61,13 @@ type diffOut struct {
 	Bytes     int64  `json:"bytes" jsonschema:"size of the whole patch"`
 	Truncated bool   `json:"truncated" jsonschema:"not all of it is in this answer"`
 	OutputID  string `json:"output_id,omitempty" jsonschema:"names the whole patch for vm_output, when truncated"`
-	Notes
+	beside
 }
 
 type pullOut struct {
 	Repository string    `json:"repository" jsonschema:"the host's repository that has the work now"`
 	Refs       []refInfo `json:"refs" jsonschema:"what was put there. worktree is what was not committed: git stash apply COMMIT"`
-	Notes
+	beside
 }
 
 type refInfo struct {
@@ -82,7 +82,7 @@ type pushOut struct {
 	Moved  bool     `json:"moved" jsonschema:"the VM's own branch of this name is there too"`
 	Reason string   `json:"reason,omitempty" jsonschema:"why the VM's branch stays where it is"`
 	Files  []string `json:"files,omitempty" jsonschema:"files that are the reason"`
-	Notes
+	beside
 }
 
 type saveInfo struct {
@@ -227,7 +227,7 @@ func diff(ctx context.Context, c *call, in diffIn) (out diffOut, err error) {
 		defer none.close()
 	}
 	out.Patch, err = patch.show(limit, out.OutputID, "stdout")
-	out.Notes = c.told()
+	out.beside = c.told()
 	return out, err
 }
 
@@ -252,7 +252,7 @@ func pull(ctx context.Context, c *call, in place) (out pullOut, err error) {
 			out.Repository = ws.HostPath
 		}
 	}
-	out.Refs, out.Notes = refsOf(refs), c.told()
+	out.Refs, out.beside = refsOf(refs), c.told()
 	return out, nil
 }
 

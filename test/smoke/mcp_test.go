@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 type agent struct {
 	*testing.T
 	session *mcp.ClientSession
+	cmd     *exec.Cmd
 }
 
 func startAgent(t *testing.T, w *testenv.World, args ...string) agent {
@@ -29,7 +31,7 @@ func startAgent(t *testing.T, w *testenv.World, args ...string) agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return agent{t, session}
+	return agent{t, session, cmd}
 }
 
 // end closes standard input and wants the server to end by itself, with status 0.
@@ -179,14 +181,25 @@ func TestAgent(t *testing.T) {
 	}
 	a.end()
 
-	// With --rm the server's VMs go with it, the user's stay.
+	// With --rm the server's VMs go with it, the user's stay; also when it is killed.
 	a = startAgent(t, w, "--rm", "--net", "none")
 	a.must("vm_create", object{"name": "agent"}, nil)
 	a.refused("vm_net_set", object{"vm": "agent", "net": "full"}, "refused")
 	a.end()
-	if list := w.Must("vm", "list"); strings.Count(list, "\n") != 2 || !strings.Contains(list, " devbox ") {
-		t.Errorf("after --rm there are\n%s", list)
+	onlyDevbox := func() bool {
+		list := listVMs(w)
+		return len(list) == 1 && list[0].Spec.Name == "devbox"
 	}
+	if !onlyDevbox() {
+		t.Errorf("after --rm there are %+v", listVMs(w))
+	}
+	a = startAgent(t, w, "--rm")
+	a.must("vm_create", object{"name": "agent"}, nil)
+	if err := a.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	a.session.Close()
+	testenv.WaitFor(t, 2*time.Minute, "the VM of a server that was killed is deleted", onlyDevbox)
 }
 
 // checkExec holds that a command gets exactly what it was given, and that long output is told where to be read.
