@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,11 +49,10 @@ type readOut struct {
 
 type writeIn struct {
 	ref
-	Path     string `json:"path" jsonschema:"absolute path in the VM; a file that is there is replaced as a whole"`
+	Path     string `json:"path" jsonschema:"absolute path in the VM; a file that is there is replaced as a whole, directories that are missing are made"`
 	Content  string `json:"content" jsonschema:"what the file is to hold, at most 8 MiB"`
 	Encoding string `json:"encoding,omitempty" jsonschema:"of content: utf-8 or base64 (default: utf-8)"`
 	Mode     string `json:"mode,omitempty" jsonschema:"permissions, octal (default: those of the file that is replaced, else 0644)"`
-	Parents  bool   `json:"make_parents,omitempty" jsonschema:"make directories of the path that are missing"`
 }
 
 type writeOut struct {
@@ -182,18 +182,19 @@ func writeFile(ctx context.Context, c *call, in writeIn) (out writeOut, err erro
 			mode = header.Mode & 0o777
 		}
 	}
-	dir, base := path.Split(name)
-	err = c.CopyIn(ctx, id, path.Clean(dir), oneFile(nil, base, mode, content))
-	if in.Parents && errors.Is(err, banger.ErrNotFound) {
-		err = c.CopyIn(ctx, id, "/", oneFile(strings.Split(strings.Trim(dir, "/"), "/"), base, mode, content))
-	}
-	if errors.Is(err, banger.ErrNotFound) && !in.Parents {
-		err = &banger.Error{Err: err, Hint: "make_parents makes the directories"}
+	var missing []string
+	dir := path.Dir(name)
+	for {
+		err = c.CopyIn(ctx, id, dir, oneFile(missing, path.Base(name), mode, content))
+		if dir == "/" || !errors.Is(err, banger.ErrNotFound) {
+			break
+		}
+		dir, missing = path.Dir(dir), slices.Insert(missing, 0, path.Base(dir))
 	}
 	return writeOut{Path: name, Bytes: int64(len(content)), Mode: octal(mode), beside: c.told()}, err
 }
 
-// oneFile is a tar of a file below directories.
+// oneFile is a tar of a file below directories, each in the one before.
 func oneFile(dirs []string, name string, mode int64, content []byte) io.Reader {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

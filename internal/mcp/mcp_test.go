@@ -37,6 +37,7 @@ type host struct {
 	dirs  map[string]bool
 	saves []banger.Autosave
 	used  []string // commands that did something
+	hear  Listener // of the last call
 	exec  func(ctx context.Context, cmd Command) (int, error)
 }
 
@@ -67,6 +68,7 @@ func (h *host) Needs(_ context.Context, wish project.Settings, limit banger.NetP
 
 func (h *host) Create(_ context.Context, vm NewVM) (api.VMDetail, error) {
 	h.use("create")
+	h.hear.Progress.Begin("disk", "making it")()
 	made := h.addVM(or(vm.Name, "made-up"), vm.Labels)
 	made.Spec.Net, made.Spec.Env = vm.Net.Set, vm.Env
 	if vm.Repository != nil {
@@ -211,15 +213,23 @@ type agent struct {
 
 func connect(t *testing.T, h *host, cfg Config) agent {
 	t.Helper()
+	return connectWith(t, h, cfg, nil)
+}
+
+func connectWith(t *testing.T, h *host, cfg Config, options *sdk.ClientOptions) agent {
+	t.Helper()
 	cfg.Commands = func(l Listener) Commands {
 		l.Notice("a note\x1b")
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.hear = l
 		return h
 	}
 	cfg.Log = slog.New(slog.DiscardHandler)
 	here, there := sdk.NewInMemoryTransports()
 	a := agent{T: t, ended: make(chan error, 1)}
 	go func() { a.ended <- New(cfg).Serve(t.Context(), there) }()
-	client := sdk.NewClient(&sdk.Implementation{Name: "agent", Version: "1"}, nil)
+	client := sdk.NewClient(&sdk.Implementation{Name: "agent", Version: "1"}, options)
 	var err error
 	if a.session, err = client.Connect(t.Context(), here, nil); err != nil {
 		t.Fatal(err)
@@ -481,6 +491,24 @@ func TestStdio(t *testing.T) {
 			}
 			agentsEnd.Close()
 		})
+	}
+}
+
+// An agent that wants to know hears how far a call is.
+func TestProgress(t *testing.T) {
+	heard := make(chan string, 10)
+	a := connectWith(t, newHost(), Config{}, &sdk.ClientOptions{ProgressNotificationHandler: func(_ context.Context, req *sdk.ProgressNotificationClientRequest) {
+		heard <- fmt.Sprint(req.Params.ProgressToken, " ", req.Params.Progress, " ", req.Params.Message)
+	}})
+	params := &sdk.CallToolParams{Name: "vm_create", Arguments: m{}}
+	params.SetProgressToken("mine")
+	if _, err := a.session.CallTool(t.Context(), params); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"mine 1 disk: making it", "mine 2 disk: done"} {
+		if got := <-heard; got != want {
+			t.Errorf("heard %q, want %q", got, want)
+		}
 	}
 }
 

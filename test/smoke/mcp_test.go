@@ -130,7 +130,7 @@ func TestAgent(t *testing.T) {
 
 	// What is done in the VM comes back as a patch and as refs; nothing else of the repository changes.
 	a.must("vm_write_file", object{"vm": "agent", "path": "/root/repo/src/new.c", "content": "int new;\n"}, nil)
-	a.must("vm_write_file", object{"vm": "agent", "path": "/root/repo/docs/a/b", "content": "AP8=", "encoding": "base64", "make_parents": true, "mode": "0755"}, nil)
+	a.must("vm_write_file", object{"vm": "agent", "path": "/root/repo/docs/a/b", "content": "AP8=", "encoding": "base64", "mode": "0755"}, nil)
 	if r := a.exec(object{}, "sh", "-c", "stat -c '%a %u' docs/a/b; od -An -tx1 docs/a/b; cat src/new.c"); r.Stdout != "755 0\n 00 ff\nint new;\n" {
 		t.Errorf("files that were written: %+v", r)
 	}
