@@ -124,8 +124,9 @@ func create(ctx context.Context, c *call, in createIn) (vmInfo, error) {
 	vm := NewVM{NoProject: in.NoProject}
 	vm.Name, vm.Image, vm.Env, vm.Labels, vm.Remove = in.Name, in.Image, in.Env, map[string]string{Label: Made}, c.cfg.Remove
 	wish := project.Settings{Image: in.Image, VCPU: project.Size{N: int64(in.VCPU)}, Memory: project.Size{N: int64(in.MemoryMiB) << 20}, Disk: project.Size{N: in.DiskMiB << 20}}
-	if in.VCPU < 0 || in.MemoryMiB < 0 || in.DiskMiB < 0 {
-		return vmInfo{}, banger.Invalidf("vcpu, memory_mib and disk_mib are not negative")
+	const most = 1 << 24 // MiB: more than any VM can have, and no overflow
+	if in.VCPU < 0 || in.MemoryMiB < 0 || in.MemoryMiB > most || in.DiskMiB < 0 || in.DiskMiB > most {
+		return vmInfo{}, banger.Invalidf("vcpu, memory_mib and disk_mib are not negative, and at most %d MiB", most)
 	}
 	if in.VCPU > 0 {
 		vm.VCPU = &in.VCPU
