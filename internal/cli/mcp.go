@@ -44,6 +44,9 @@ Its VMs stay when it ends, unless --rm was given. Standard error has its log.`,
 			if err != nil {
 				return err
 			}
+			if a.interactive() {
+				a.notice("this is for programs that run agents: docs/agents.md (Ctrl-D ends it)")
+			}
 			level := slog.LevelWarn
 			if a.verbose {
 				level = slog.LevelInfo

@@ -302,6 +302,9 @@ func TestDescriptions(t *testing.T) {
 func described(t *testing.T, where string, schema any) {
 	t.Helper()
 	object, _ := schema.(map[string]any)
+	if _, ok := object["type"].(string); !ok {
+		t.Errorf("%s is of type %v, want one", where, object["type"])
+	}
 	if properties, ok := object["properties"].(map[string]any); ok {
 		for name, property := range properties {
 			if text, _ := property.(map[string]any)["description"].(string); text == "" {

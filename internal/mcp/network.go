@@ -89,7 +89,7 @@ what the server was told, can be set; of a VM that no agent has made, no more th
 }
 
 func ports(ctx context.Context, c *call, in ref) (portsOut, error) {
-	out := portsOut{Ports: []portInfo{}}
+	var out portsOut
 	vm, err := c.vm(ctx, in.VM)
 	if err != nil {
 		return out, err
@@ -141,7 +141,7 @@ func netLog(ctx context.Context, c *call, in netLogIn) (netLogOut, error) {
 	if in.Limit == 0 {
 		in.Limit = 100
 	}
-	out := netLogOut{Events: []netEvent{}}
+	var out netLogOut
 	if in.Limit < 0 || in.Limit > most {
 		return out, banger.Invalidf("limit %d: want 1 to %d", in.Limit, most)
 	}
@@ -165,7 +165,7 @@ func netLog(ctx context.Context, c *call, in netLogIn) (netLogOut, error) {
 }
 
 func netCheck(ctx context.Context, c *call, in netCheckIn) (netCheckOut, error) {
-	out := netCheckOut{Results: []checkInfo{}}
+	var out netCheckOut
 	if len(in.Targets) == 0 || len(in.Targets) > 50 {
 		return out, &banger.Error{Kind: banger.ErrInvalid, Op: "targets", Err: errors.New("want 1 to 50 of them")}
 	}

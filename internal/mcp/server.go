@@ -59,7 +59,7 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg}
 	s.over, s.end = context.WithCancel(context.Background())
 	s.sdk = sdk.NewServer(&sdk.Implementation{Name: "banger", Title: "banger: a Linux machine of its own for every task", Version: cfg.Version},
-		&sdk.ServerOptions{Instructions: instructions, Logger: cfg.Log, Capabilities: &sdk.ServerCapabilities{}})
+		&sdk.ServerOptions{Instructions: instructions, Capabilities: &sdk.ServerCapabilities{}})
 	s.vmTools()
 	s.execTools()
 	s.fileTools()
@@ -97,10 +97,10 @@ func (s *Server) Serve(ctx context.Context, t sdk.Transport) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, io.EOF):
+	case err == nil, errors.Is(err, io.EOF):
 		return nil
 	}
-	return err
+	return &banger.Error{Op: "serve the agent", Err: err}
 }
 
 // removeAll deletes the VMs that the server has made. Work in them is kept.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/jsonschema-go/jsonschema"
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"banger"
@@ -60,7 +62,7 @@ func (c *call) note(text string) {
 func add[In, Out any](s *Server, t about, do func(ctx context.Context, c *call, in In) (Out, error)) {
 	s.tools = append(s.tools, t)
 	destroys, open := t.destroys, t.open
-	tool := &sdk.Tool{Name: t.name, Title: t.title, Description: t.text, Annotations: &sdk.ToolAnnotations{
+	tool := &sdk.Tool{Name: t.name, Title: t.title, Description: t.text, InputSchema: schemaOf[In](), OutputSchema: schemaOf[Out](), Annotations: &sdk.ToolAnnotations{
 		Title: t.title, ReadOnlyHint: t.reads, DestructiveHint: &destroys, IdempotentHint: t.repeatable, OpenWorldHint: &open}}
 	sdk.AddTool(s.sdk, tool, func(ctx context.Context, req *sdk.CallToolRequest, in In) (*sdk.CallToolResult, Out, error) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -76,6 +78,28 @@ func add[In, Out any](s *Server, t about, do func(ctx context.Context, c *call, 
 		clean(reflect.ValueOf(&out).Elem())
 		return nil, out, nil
 	})
+}
+
+// schemaOf describes a type. Lists are lists, never null: not every program that runs agents takes alternatives of types.
+func schemaOf[T any]() *jsonschema.Schema {
+	schema, err := jsonschema.For[T](nil)
+	if err != nil {
+		panic(err) // of the type, which a test sees
+	}
+	noNull(schema)
+	return schema
+}
+
+func noNull(s *jsonschema.Schema) {
+	if slices.Equal(s.Types, []string{"null", "array"}) {
+		s.Type, s.Types = "array", nil
+	}
+	if s.Items != nil {
+		noNull(s.Items)
+	}
+	for _, property := range s.Properties {
+		noNull(property)
+	}
 }
 
 // errorText is an error for an agent: kind, message, next step, what finds it in the log, and what was said before.
@@ -102,7 +126,7 @@ func printable(text string) string {
 	return banger.Escape(strings.ReplaceAll(text, "\r\n", "\n"), '\n', '\t')
 }
 
-// clean makes all text in a value printable.
+// clean makes all text in a value printable, and lists that are not there empty ones.
 func clean(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
@@ -114,6 +138,9 @@ func clean(v reflect.Value) {
 			}
 		}
 	case reflect.Slice:
+		if v.IsNil() {
+			v.Set(reflect.MakeSlice(v.Type(), 0, 0)) // [], not null
+		}
 		for i := range v.Len() {
 			clean(v.Index(i))
 		}

@@ -173,7 +173,7 @@ type listOut struct {
 
 func list(ctx context.Context, c *call, _ struct{}) (listOut, error) {
 	all, err := c.List(ctx)
-	out := listOut{VMs: []vmInfo{}}
+	var out listOut
 	for _, vm := range all {
 		if c.mayUse(vm) {
 			out.VMs = append(out.VMs, infoOf(vm, ""))

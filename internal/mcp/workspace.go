@@ -101,7 +101,7 @@ func saveOf(s banger.Autosave) saveInfo {
 }
 
 func refsOf(refs map[string]string) []refInfo {
-	list := []refInfo{}
+	var list []refInfo
 	for _, name := range slices.Sorted(maps.Keys(refs)) {
 		list = append(list, refInfo{name, refs[name]})
 	}
@@ -129,7 +129,7 @@ follows when that loses nothing.`}, push)
 	add(s, about{name: "autosave_list", title: "List work of deleted VMs", reads: true, repeatable: true, host: "nothing",
 		text: "List what was kept of VMs that are gone: work on repositories that this server may use."},
 		func(ctx context.Context, c *call, _ struct{}) (savesOut, error) {
-			out := savesOut{Autosaves: []saveInfo{}}
+			var out savesOut
 			all, err := c.Autosaves(ctx)
 			for _, save := range all {
 				if c.inside(filepath.Clean(save.HostPath)) {
@@ -182,7 +182,7 @@ func status(ctx context.Context, c *call, in place) (out statusOut, err error) {
 	for _, notice := range s.Notices {
 		c.note(notice)
 	}
-	return statusOut{s.Branch, s.Head, s.Base, s.Ahead, s.Behind, slices.Concat([]string{}, s.Branches), s.Stashes, c.changes(s.Tracked), c.changes(s.Untracked), s.Nested, c.told()}, nil
+	return statusOut{s.Branch, s.Head, s.Base, s.Ahead, s.Behind, s.Branches, s.Stashes, c.changes(s.Tracked), c.changes(s.Untracked), s.Nested, c.told()}, nil
 }
 
 func (c *call) changes(list []workspace.Change) []change {
@@ -191,7 +191,7 @@ func (c *call) changes(list []workspace.Change) []change {
 		c.note(fmt.Sprintf("%d more files are not listed", len(list)-most))
 		list = list[:most]
 	}
-	out := []change{}
+	var out []change
 	for _, one := range list {
 		out = append(out, change(one))
 	}
