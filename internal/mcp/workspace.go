@@ -113,7 +113,7 @@ type savesOut struct {
 }
 
 func (s *Server) workspaceTools() {
-	add(s, about{name: "workspace_prepare", title: "Put a repository into a VM", host: "reads the repository; with force it gets refs/banger/...",
+	add(s, about{name: "workspace_prepare", title: "Put a repository into a VM", destroys: true, host: "reads the repository; with force it gets refs/banger/...",
 		text: `Put a repository of the host into a running VM: a clone with its last commits and the edits of its work tree. Again, it brings what has changed on the
 host since. When work in the VM would be lost it is listed and nothing is done, unless force is set.`}, prepare)
 	add(s, about{name: "workspace_status", title: "Show what was done to a repository in a VM", reads: true, repeatable: true, host: "reads the repository",
