@@ -3,7 +3,6 @@ package banger
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 )
 
@@ -34,11 +33,11 @@ type ImageConfig struct {
 	ExposedPorts []string `json:"exposed_ports,omitempty"` // "80/tcp"
 }
 
-var imageNamePattern = regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*$`)
+var imageNamePattern = Pattern(`^[a-z0-9]+([._-]+[a-z0-9]+)*$`)
 
 // ValidateImageName checks the naming rule of images that users name. Errors: ErrInvalid.
 func ValidateImageName(name string) error {
-	if len(name) > 63 || !imageNamePattern.MatchString(name) {
+	if len(name) > 63 || !imageNamePattern().MatchString(name) {
 		return &Error{Kind: ErrInvalid, Op: "image name", Subject: fmt.Sprintf("%.100q", name),
 			Err: errors.New("a name has 1 to 63 characters of a-z, 0-9, '.', '_' and '-', and begins and ends with a letter or digit")}
 	}

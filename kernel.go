@@ -3,7 +3,6 @@ package banger
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 )
 
@@ -52,11 +51,11 @@ type KernelOffer struct {
 	Description string `json:"description,omitempty"`
 }
 
-var kernelNamePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+var kernelNamePattern = Pattern(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // ValidateKernelName checks the naming rule of kernels. Errors: ErrInvalid.
 func ValidateKernelName(name string) error {
-	if !kernelNamePattern.MatchString(name) {
+	if !kernelNamePattern().MatchString(name) {
 		return &Error{Kind: ErrInvalid, Op: "kernel name", Subject: fmt.Sprintf("%.100q", name),
 			Err: errors.New("a name has 1 to 63 characters of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit")}
 	}

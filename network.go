@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +42,7 @@ const (
 	hostPrefix  = "host:"
 )
 
-var hostNamePattern = regexp.MustCompile(`^(\*|(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)$`)
+var hostNamePattern = Pattern(`^(\*|(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)$`)
 
 // ParseNetPolicy reads the text form. Errors: ErrInvalid, with the place of the mistake.
 func ParseNetPolicy(text string) (NetPolicy, error) {
@@ -139,7 +138,7 @@ func parseNetRule(text string) (rule NetRule, err error) {
 	case strings.HasPrefix(text, vmPrefix):
 		rule.VM = text[len(vmPrefix):]
 		rule.VM, port, _ = strings.Cut(rule.VM, ":")
-		if !vmNamePattern.MatchString(rule.VM) || len(rule.VM) > 63 {
+		if !vmNamePattern().MatchString(rule.VM) || len(rule.VM) > 63 {
 			return rule, fmt.Errorf("%.80q: want vm:NAME or vm:NAME:PORT", text)
 		}
 	case strings.HasPrefix(text, "["):
@@ -174,7 +173,7 @@ func (r *NetRule) setTarget(target string) (err error) {
 		return err
 	}
 	r.Name = strings.ToLower(name)
-	if len(r.Name) > 253 || !hostNamePattern.MatchString(r.Name) {
+	if len(r.Name) > 253 || !hostNamePattern().MatchString(r.Name) {
 		return fmt.Errorf("%.80q: want a name such as github.com or *.github.com (others than ASCII as xn--…), an address or a CIDR", target)
 	}
 	return nil

@@ -3,7 +3,6 @@ package banger
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"sort"
 	"strings"
 	"time"
@@ -12,11 +11,11 @@ import (
 // VMID is a VM's identity for its whole life: 12 lower-case hexadecimal digits. Paths and scopes are named after it.
 type VMID string
 
-var vmIDPattern = regexp.MustCompile(`^[0-9a-f]{12}$`)
+var vmIDPattern = Pattern(`^[0-9a-f]{12}$`)
 
 // ParseVMID checks s. Errors: ErrInvalid.
 func ParseVMID(s string) (VMID, error) {
-	if !vmIDPattern.MatchString(s) {
+	if !vmIDPattern().MatchString(s) {
 		return "", Invalidf("vm id %q: want 12 hexadecimal digits", s)
 	}
 	return VMID(s), nil
@@ -61,11 +60,11 @@ type VMSpec struct {
 	StopIdle  time.Duration     `json:"stop_idle_ns,omitempty"` // stopped when nobody has used it for so long, at least [MinStopIdle]; 0: never
 }
 
-var vmNamePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+var vmNamePattern = Pattern(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 
 // ValidateVMName checks the naming rule: the name becomes a host name, a DNS label and a path. Errors: ErrInvalid.
 func ValidateVMName(name string) error {
-	if len(name) > 63 || !vmNamePattern.MatchString(name) {
+	if len(name) > 63 || !vmNamePattern().MatchString(name) {
 		return &Error{Kind: ErrInvalid, Op: "vm name", Subject: fmt.Sprintf("%q", name),
 			Err:  fmt.Errorf("a name has 1 to 63 characters of a-z, 0-9 and '-', and does not begin or end with '-'"),
 			Hint: "for example: --name devbox"}
@@ -73,8 +72,8 @@ func ValidateVMName(name string) error {
 	return nil
 }
 
-var envNamePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-var labelPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+var envNamePattern = Pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var labelPattern = Pattern(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
 
 // Validate checks every field and names the first bad one. Errors: ErrInvalid.
 func (s VMSpec) Validate() error {
@@ -102,7 +101,7 @@ func (s VMSpec) Validate() error {
 		}
 	}
 	for _, key := range sortedKeys(s.Labels) {
-		if !labelPattern.MatchString(key) || len(s.Labels[key]) > 253 {
+		if !labelPattern().MatchString(key) || len(s.Labels[key]) > 253 {
 			return Invalidf("label %q: a key has 1 to 63 letters, digits, '.', '_', '-' or '/', a value at most 253 bytes", key)
 		}
 	}
@@ -111,7 +110,7 @@ func (s VMSpec) Validate() error {
 
 // ValidateEnv checks one environment variable. Errors: ErrInvalid.
 func ValidateEnv(name, value string) error {
-	if !envNamePattern.MatchString(name) {
+	if !envNamePattern().MatchString(name) {
 		return Invalidf("environment variable %q: a name has letters, digits and '_' and does not begin with a digit", name)
 	}
 	if strings.ContainsRune(value, 0) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -27,8 +26,8 @@ const (
 )
 
 var (
-	digestPattern  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
+	digestPattern  = banger.Pattern(`^[0-9a-f]{64}$`)
+	versionPattern = banger.Pattern(`^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$`)
 )
 
 // parseIndex reads an index whose signature holds. Errors: ErrUnsupported for a later version; ErrCorrupt.
@@ -76,7 +75,7 @@ func validate(index banger.Catalog) error {
 		if err := validateBundle(e.Bundle, banger.ValidateImageName, images); err != nil {
 			return fmt.Errorf("image %.80q: %w", e.Name, err)
 		}
-		if e.Boot != banger.BootAgent && e.Boot != banger.BootSystem || !digestPattern.MatchString(e.Key) || e.Kernel != "" && banger.ValidateKernelName(e.Kernel) != nil {
+		if e.Boot != banger.BootAgent && e.Boot != banger.BootSystem || !digestPattern().MatchString(e.Key) || e.Kernel != "" && banger.ValidateKernelName(e.Kernel) != nil {
 			return fmt.Errorf("image %.80q: boot %.80q, key %.80q, kernel %.80q", e.Name, e.Boot, e.Key, e.Kernel)
 		}
 	}
@@ -84,7 +83,7 @@ func validate(index banger.Catalog) error {
 		if err := validateBundle(e.Bundle, banger.ValidateKernelName, kernels); err != nil {
 			return fmt.Errorf("kernel %.80q: %w", e.Name, err)
 		}
-		if !versionPattern.MatchString(e.Version) {
+		if !versionPattern().MatchString(e.Version) {
 			return fmt.Errorf("kernel %.80q: version %.80q", e.Name, e.Version)
 		}
 	}
@@ -97,7 +96,7 @@ func validateBundle(b banger.Bundle, validateName func(string) error, names map[
 		return errors.New("it has no valid name")
 	case names[b.Name]:
 		return errors.New("it is there twice")
-	case !digestPattern.MatchString(b.Digest):
+	case !digestPattern().MatchString(b.Digest):
 		return fmt.Errorf("digest %.80q: want 64 hexadecimal digits", b.Digest)
 	case b.SizeBytes < 1 || b.SizeBytes > maxBundle:
 		return fmt.Errorf("size %d", b.SizeBytes)

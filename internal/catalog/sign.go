@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -44,7 +43,7 @@ type signature struct {
 	bytes []byte
 }
 
-var keyIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var keyIDPattern = banger.Pattern(`^[0-9a-f]{16}$`)
 
 // parseSignatures reads a signature file: a line for each signature, "KEYID BASE64". Errors: ErrCorrupt.
 func parseSignatures(text []byte) ([]signature, error) {
@@ -66,7 +65,7 @@ func parseSignatures(text []byte) ([]signature, error) {
 	for i, line := range lines {
 		id, encoded, _ := strings.Cut(line, " ")
 		bytes, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if !keyIDPattern.MatchString(id) || err != nil || len(bytes) != ed25519.SignatureSize || strings.ContainsAny(encoded, "\r\n") {
+		if !keyIDPattern().MatchString(id) || err != nil || len(bytes) != ed25519.SignatureSize || strings.ContainsAny(encoded, "\r\n") {
 			return bad("line %d is no signature", i+1)
 		}
 		signatures = append(signatures, signature{id, bytes})

@@ -16,7 +16,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -196,11 +195,11 @@ func invalid(name string, line int, hint string, err error) error {
 	return &banger.Error{Kind: banger.ErrInvalid, Op: "project file", Subject: name, Err: err, Hint: cmp.Or(hint, banger.HintOf(err), "to go without it: --no-project")}
 }
 
-var userPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}(:[0-9]{1,10})?$`)
+var userPattern = banger.Pattern(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}(:[0-9]{1,10})?$`)
 
 // checkUser takes a name, or uid[:gid].
 func checkUser(user string) error {
-	if user != "" && !userPattern.MatchString(user) {
+	if user != "" && !userPattern().MatchString(user) {
 		return fmt.Errorf("user %.100q: want a name, or uid[:gid]", user)
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"banger"
 )
 
 // MaxFile bounds a file that is read, in bytes.
@@ -145,7 +147,7 @@ func miseTools(name string, text []byte) (tools []string, err error) {
 	return tools, nil
 }
 
-var goPattern = regexp.MustCompile(`^[0-9]{1,4}(\.[0-9]{1,4}){1,2}((rc|beta)[0-9]{1,3})?$`)
+var goPattern = banger.Pattern(`^[0-9]{1,4}(\.[0-9]{1,4}){1,2}((rc|beta)[0-9]{1,3})?$`)
 
 // goVersion takes the toolchain that go.mod names, else its language version (the Go Modules Reference).
 func goVersion(text []byte) (string, error) {
@@ -165,7 +167,7 @@ func goVersion(text []byte) (string, error) {
 			toolchain, _, _ = strings.Cut(strings.TrimPrefix(words[1], "go"), "-")
 		}
 	}
-	return want(goPattern, cmp.Or(toolchain, language))
+	return want(goPattern(), cmp.Or(toolchain, language))
 }
 
 // want gives a version that has a form, "" for none. Errors: it has another form.
@@ -176,7 +178,7 @@ func want(form *regexp.Regexp, version string) (string, error) {
 	return version, nil
 }
 
-var numbers = regexp.MustCompile(`^[0-9]{1,4}(\.[0-9]{1,4}){0,2}$`)
+var numbers = banger.Pattern(`^[0-9]{1,4}(\.[0-9]{1,4}){0,2}$`)
 
 // nodeVersion takes "v20.11.0", "20", "20.x" and nvm's names of the newest ones.
 func nodeVersion(text string) (string, error) {
@@ -192,7 +194,7 @@ func nodeVersion(text string) (string, error) {
 			version = strings.TrimSuffix(version, any)
 		}
 	}
-	if _, err := want(numbers, version); err != nil {
+	if _, err := want(numbers(), version); err != nil {
 		return "", fmt.Errorf("%.60q is no version that is pinned", text)
 	}
 	return version, nil
@@ -227,14 +229,14 @@ func packageVersion(text []byte) (string, error) {
 	return nodeVersion(strings.TrimSpace(cmp.Or(file.Volta.Node, file.Engines.Node)))
 }
 
-func pythonVersion(text []byte) (string, error) { return want(numbers, firstLine(text)) }
+func pythonVersion(text []byte) (string, error) { return want(numbers(), firstLine(text)) }
 
-var rustPattern = regexp.MustCompile(`^([0-9]{1,4}(\.[0-9]{1,4}){1,2}|(stable|beta|nightly)(-[0-9]{4}-[0-9]{2}-[0-9]{2})?)$`)
+var rustPattern = banger.Pattern(`^([0-9]{1,4}(\.[0-9]{1,4}){1,2}|(stable|beta|nightly)(-[0-9]{4}-[0-9]{2}-[0-9]{2})?)$`)
 
 // rustVersion takes a channel (The rustup book, "The toolchain file"): a line by itself, or TOML.
 func rustVersion(text []byte) (string, error) {
 	if line := firstLine(text); !strings.ContainsAny(line, "[=") {
-		return want(rustPattern, line)
+		return want(rustPattern(), line)
 	}
 	var file struct {
 		Toolchain struct {
@@ -244,5 +246,5 @@ func rustVersion(text []byte) (string, error) {
 	if err := toml.Unmarshal(text, &file); err != nil {
 		return "", errors.New("it is no TOML, or its [toolchain] is of no use")
 	}
-	return want(rustPattern, file.Toolchain.Channel)
+	return want(rustPattern(), file.Toolchain.Channel)
 }
