@@ -183,6 +183,14 @@ func TestManualPages(t *testing.T) {
 	if len(pages) < 80 {
 		t.Errorf("%d pages", len(pages))
 	}
+	config, err := os.ReadFile("../../docs/config.md")
+	if err == nil {
+		pages = append(pages, filepath.Join(dir, "banger.toml.5"))
+		err = os.WriteFile(pages[len(pages)-1], []byte(manual.Document("banger.toml", "5", "the configuration file of banger", string(config), manual.Edition{Version: "v1", Date: "2026-11-29"})), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	testenv.RequireTool(t, "groff")
 	out, err := exec.Command("groff", append([]string{"-man", "-ww", "-z", "-Kutf8", "-Tutf8"}, pages...)...).CombinedOutput()
 	if err != nil || len(out) > 0 {

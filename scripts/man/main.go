@@ -1,10 +1,12 @@
-// Command man writes the manual pages of all commands: go run ./scripts/man -version v1.2.0 -date 2026-11-29 DIR
+// Command man writes the manual pages of all commands, and of the configuration's file, from the repository's root:
+// go run ./scripts/man -version v1.2.0 -date 2026-11-29 DIR
 package main
 
 import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"banger/internal/cli"
 	"banger/internal/manual"
@@ -19,8 +21,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: man [-version VERSION] [-date DATE] DIR")
 		os.Exit(2)
 	}
-	if err := manual.WritePages(flag.Arg(0), cli.Commands(edition.Version), edition); err != nil {
+	if err := write(flag.Arg(0), edition); err != nil {
 		fmt.Fprintln(os.Stderr, "man:", err)
 		os.Exit(1)
 	}
+}
+
+func write(dir string, edition manual.Edition) error {
+	if err := manual.WritePages(dir, cli.Commands(edition.Version), edition); err != nil {
+		return err
+	}
+	config, err := os.ReadFile("docs/config.md")
+	if err != nil {
+		return err
+	}
+	page := manual.Document("banger.toml", "5", "the configuration file of banger", string(config), edition)
+	return os.WriteFile(filepath.Join(dir, "banger.toml.5"), []byte(page), 0o644)
 }
