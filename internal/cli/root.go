@@ -205,6 +205,9 @@ func (a *app) strict(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false
 	cmd.DisableFlagsInUseLine = true
 	check := cmd.Args
+	if cmd.ValidArgsFunction == nil && (cmd.HasSubCommands() || check != nil && check(cmd, []string{"x"}) != nil && check(cmd, nil) == nil) {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions // it takes no argument, so no file either
+	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if a.quiet && a.verbose {
 			return banger.Invalidf("--quiet and --verbose exclude each other")
