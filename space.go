@@ -10,5 +10,8 @@ func SpaceError(err error, dir string) error {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
-	return &Error{Kind: ErrUnavailable, Err: err, Hint: "make space on the file system of " + dir}
+	return &Error{Kind: ErrUnavailable, Err: err, Hint: SpaceHint(dir)}
 }
+
+// SpaceHint is what to do when a directory's file system is full.
+func SpaceHint(dir string) string { return "make space on the file system of " + dir }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"strings"
+	"time"
 
 	"banger/internal/doctor"
 	"banger/internal/hostcheck"
@@ -24,6 +25,7 @@ func (m *Main) doctor(ctx context.Context) error {
 		return err
 	}
 	host.Version = programVersion
+	host.Built, _ = time.Parse(time.RFC3339, built) // the zero value: not known
 	host.KVM = func(ctx context.Context) (bool, string, string, error) {
 		verdict, err := qemu.ProbeKVM(ctx, qemu.ProbeConfig{Program: qemu.Program, Shim: self})
 		return verdict.Works, verdict.Reason, verdict.Hint, err

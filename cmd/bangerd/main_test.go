@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/config"
+	"banger/internal/hostcheck"
 	"banger/internal/lifecycle"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -232,5 +233,28 @@ func TestReadyLine(t *testing.T) {
 	}
 	if runErr == nil || !strings.Contains(line.String(), `"kind":"refused"`) || strings.Count(line.String(), "\n") != 1 {
 		t.Errorf("bangerd: %v, told %q", runErr, line.String())
+	}
+}
+
+// What a start refuses is what the doctor says.
+func TestOldQEMU(t *testing.T) {
+	dir := t.TempDir()
+	script := "#!/bin/sh\necho QEMU emulator version 6.2.0\n"
+	if err := os.WriteFile(filepath.Join(dir, qemu.Program), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	host, err := hostcheck.NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Version = programVersion
+	said := hostcheck.QEMU(t.Context(), host)
+	p := newTestProber(t)
+	for range 2 {
+		_, err = p.probe(t.Context())
+		if !errors.Is(err, banger.ErrUnavailable) || !strings.HasSuffix(err.Error(), said.Details) || banger.HintOf(err) != said.Hint || !strings.Contains(said.Details, "version 6.2") {
+			t.Errorf("probe: %v with hint %q; the doctor says %+v", err, banger.HintOf(err), said)
+		}
 	}
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 
 	"banger"
+	"banger/internal/hostcheck"
 	"banger/internal/lifecycle"
 	"banger/internal/proc"
 	"banger/internal/statedir"
@@ -22,6 +25,7 @@ type prober struct {
 
 	tscKHz uint64
 	said   string // the verdict that the log has
+	fit    string // the QEMU that is new enough
 }
 
 func newProber(dir statedir.Dir, log *slog.Logger, shim string) *prober {
@@ -41,6 +45,9 @@ func (p *prober) probe(ctx context.Context) (lifecycle.VMM, error) {
 	if err != nil {
 		return lifecycle.VMM{}, err
 	}
+	if err := p.checkFit(ctx, program); err != nil {
+		return lifecycle.VMM{}, err
+	}
 	verdict, err := qemu.ProbeKVM(ctx, qemu.ProbeConfig{Program: program, Shim: p.shim, Cache: p.dir.AccelProbe()})
 	if err != nil {
 		return lifecycle.VMM{}, banger.SpaceError(err, p.dir.Root)
@@ -56,4 +63,26 @@ func (p *prober) probe(ctx context.Context) (lifecycle.VMM, error) {
 		p.tscKHz = vmm.TSCKHz()
 	}
 	return lifecycle.VMM{Program: program, Accel: string(vmm.TCG), TSCKHz: p.tscKHz}, nil
+}
+
+// checkFit refuses, in the doctor's words, a host that can't run what is asked for. It asks each file of QEMU once.
+func (p *prober) checkFit(ctx context.Context, program string) error {
+	info, err := os.Stat(program)
+	if err != nil {
+		return err
+	}
+	file := fmt.Sprint(program, info.Size(), info.ModTime())
+	if file == p.fit {
+		return nil
+	}
+	host, err := hostcheck.NewHost()
+	if err != nil {
+		return err
+	}
+	host.Version = programVersion
+	if err := (hostcheck.Report{hostcheck.Architecture(host), hostcheck.QEMU(ctx, host)}).Err(); err != nil {
+		return err
+	}
+	p.fit = file
+	return nil
 }

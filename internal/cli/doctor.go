@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +20,13 @@ func (a *app) doctorCommand() *cobra.Command {
 	var fix bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "look for what is wrong with this computer and with banger's files, and say what to do", Args: noArgs,
-		Long: `It looks at the computer (processor, QEMU, KVM, confinement, free space), the state directory, the database, the disk of each machine, images,
-kernels, leftovers, processes and the configuration, and whether names of machines resolve here and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not. It exits with 0 unless
-something fails, and then with 1. No daemon is needed.
+		Long: `It looks at the computer (system, processor, QEMU, KVM, confinement, programs, free space, limits, clock), the state directory, the
+database, the disk of each machine, images, kernels, leftovers, processes and the configuration, and whether names of machines resolve here
+and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not; below is the next step. What commands
+refuse, they refuse for the same reasons and in the same words. It exits with 0 unless something fails, and then with 1. No daemon is needed.
 
---fix repairs what is banger's own: it ends processes of machines that are gone and starts the daemon anew, which removes leftovers. Running
-machines and the commands in them go on.`,
+--fix repairs what is banger's own, if there is something: it ends processes of machines that are gone and starts the daemon anew, which
+removes leftovers. On a terminal it asks first. Running machines and the commands in them go on.`,
 		Example: "  banger doctor\n  banger doctor --fix\n  banger doctor --json",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), fix) },
 	}
@@ -33,16 +35,22 @@ machines and the commands in them go on.`,
 }
 
 func (a *app) doctor(ctx context.Context, fix bool) error {
-	if fix {
-		if err := a.fix(ctx); err != nil {
-			a.notice("repair: %v", err) // the report tells why
-		}
-	}
-	report, err := examine(ctx)
+	report, err := a.fullReport(ctx)
 	if err != nil {
 		return err
 	}
-	report = append(report, a.daemonCheck(ctx), a.configCheck(ctx), a.namesCheck(ctx), a.sshCheck(ctx))
+	if repairs := repairable(report); fix && len(repairs) > 0 {
+		if yes, err := a.mayRepair(ctx, repairs); err != nil {
+			return err
+		} else if yes {
+			if err := a.fix(ctx); err != nil {
+				a.notice("repair: %v", err) // the report tells why
+			}
+			if report, err = a.fullReport(ctx); err != nil {
+				return err
+			}
+		}
+	}
 	if a.json {
 		err = a.printJSON(report)
 	} else {
@@ -54,7 +62,40 @@ func (a *app) doctor(ctx context.Context, fix bool) error {
 	return err
 }
 
-// fix does what may be done without asking: nothing of it loses what anybody made.
+// fullReport is the daemon's program's look, and ours.
+func (a *app) fullReport(ctx context.Context) (hostcheck.Report, error) {
+	report, err := examine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return append(report, a.daemonCheck(ctx), a.configCheck(ctx), a.namesCheck(ctx), a.sshCheck(ctx)), nil
+}
+
+// repairable are the checks whose next step is a repair of ours.
+func repairable(report hostcheck.Report) (list hostcheck.Report) {
+	for _, c := range report {
+		if c.Status != hostcheck.Pass && (strings.HasPrefix(c.Hint, "banger doctor --fix") || strings.HasPrefix(c.Hint, "banger daemon stop")) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// mayRepair asks a person. Where nobody can be asked, --fix is the answer: no repair loses what anybody made.
+func (a *app) mayRepair(ctx context.Context, repairs hostcheck.Report) (bool, error) {
+	if _, person := terminal(a.In); !person {
+		return true, nil
+	}
+	for i := range repairs {
+		repairs[i].Hint = ""
+	}
+	if err := table(a.Err, checkRows(repairs)); err != nil {
+		return false, err
+	}
+	return a.confirm(ctx, "Repair this? The daemon starts anew, VMs go on.")
+}
+
+// fix repairs: nothing of it loses what anybody made.
 func (a *app) fix(ctx context.Context) error {
 	c, err := a.dialExisting(ctx)
 	if err == nil {

@@ -167,3 +167,23 @@ func TestConfigCheck(t *testing.T) {
 		t.Errorf("sizes: %s, want %s", got, want)
 	}
 }
+
+// Only what is banger's own is repaired, and where nobody can be asked nobody is.
+func TestRepairable(t *testing.T) {
+	report := hostcheck.Report{
+		{Name: "processes", Status: hostcheck.Fail, Hint: "banger doctor --fix"},
+		{Name: "daemon", Status: hostcheck.Warn, Hint: "banger daemon stop"},
+		{Name: "names", Status: hostcheck.Pass, Hint: "banger dns setup --install"},
+		{Name: "ssh", Status: hostcheck.Warn, Hint: "banger ssh-config --install"},
+		{Name: "qemu", Status: hostcheck.Fail, Hint: "install it: sudo apt-get install qemu-system-x86"},
+	}
+	list := repairable(report)
+	if len(list) != 2 || list[0].Name != "processes" || list[1].Name != "daemon" {
+		t.Errorf("repairable: %+v", list)
+	}
+	var errs bytes.Buffer
+	a := &app{Streams: Streams{In: strings.NewReader("n\n"), Err: &errs}}
+	if yes, err := a.mayRepair(t.Context(), list); !yes || err != nil || errs.Len() > 0 {
+		t.Errorf("without a terminal: %v, %v, %q", yes, err, &errs)
+	}
+}

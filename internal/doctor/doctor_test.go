@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite"
 
 	"banger"
@@ -26,12 +28,27 @@ import (
 // host is one that has everything.
 func host() hostcheck.Host {
 	return hostcheck.Host{Architecture: "amd64", User: "me", UID: 1000,
-		LookPath:    func(program string) (string, error) { return "/usr/bin/" + program, nil },
-		ReadFile:    func(string) ([]byte, error) { return []byte("me:100000:65536\n"), nil },
-		FreeBytes:   func(string) (int64, error) { return 1 << 40, nil },
-		LandlockABI: func() int { return 7 },
-		Version:     func(context.Context, string) (string, error) { return "QEMU emulator version 8.2.0", nil },
-		KVM:         func(context.Context) (bool, string, string, error) { return true, "it works", "", nil }}
+		LookPath: func(program string) (string, error) { return "/usr/bin/" + program, nil },
+		ReadFile: func(path string) ([]byte, error) {
+			switch {
+			case strings.HasPrefix(path, "/proc/sys/fs/inotify/"):
+				return []byte("65536\n"), nil
+			case path == "/proc/meminfo":
+				return []byte("MemTotal: 16384000 kB\nMemAvailable: 8192000 kB\n"), nil
+			}
+			return []byte("me:100000:65536\n"), nil
+		},
+		Exists:     func(string) bool { return true },
+		FileSystem: func(string) (string, bool, error) { return "ext4", false, nil },
+		Limits: func() (hostcheck.Limits, error) {
+			return hostcheck.Limits{OpenFiles: 1 << 20, Processes: 1 << 20, FileSize: unix.RLIM_INFINITY, Addresses: unix.RLIM_INFINITY}, nil
+		},
+		Now:          time.Now,
+		Synchronized: func() bool { return true },
+		FreeBytes:    func(string) (int64, error) { return 1 << 40, nil },
+		LandlockABI:  func() int { return 7 },
+		Version:      func(context.Context, string) (string, error) { return "QEMU emulator version 8.2.0", nil },
+		KVM:          func(context.Context) (bool, string, string, error) { return true, "it works", "", nil }}
 }
 
 // newDir is a state directory with VMs whose disks are there.
@@ -131,6 +148,9 @@ func TestExamine(t *testing.T) {
 		}
 		found := tc.name == ""
 		for _, c := range report {
+			if name, _, _ := strings.Cut(c.Name, " "); !slices.Contains(hostcheck.Rows, c.Name) && !(name == "vm" && strings.Count(c.Name, " ") == 1) {
+				t.Errorf("%s: the row %q is not among hostcheck.Rows", tc.what, c.Name)
+			}
 			found = found || c.Name == tc.name && c.Status == tc.status && strings.Contains(c.Details, tc.text) && strings.Contains(c.Hint, tc.hint)
 		}
 		if !found {
@@ -205,5 +225,30 @@ func TestDamagedHandles(t *testing.T) {
 	}
 	if mended != 2 {
 		t.Errorf("told of %d: %+v", mended, report)
+	}
+}
+
+// docs/doctor.md has a row for each check and for nothing else.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	_, checks, _ := strings.Cut(string(text), "\n## ")
+	for line := range strings.Lines(checks) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || strings.HasPrefix(cells[1], "-") || strings.TrimSpace(cells[1]) == "check" {
+			continue
+		}
+		for _, cell := range cells[2:4] {
+			if strings.TrimSpace(cell) == "" {
+				t.Errorf("an empty cell in %q", line)
+			}
+		}
+		documented = append(documented, strings.Split(strings.TrimSpace(cells[1]), ", ")...)
+	}
+	if !slices.Equal(documented, hostcheck.Rows) {
+		t.Errorf("docs/doctor.md has rows for\n%q, want\n%q", documented, hostcheck.Rows)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,10 +41,16 @@ type Host struct {
 	Architecture string // as GOARCH
 	User         string
 	UID          int
-	LookPath     func(program string) (string, error)                   // its error has the hint
-	ReadFile     func(path string) ([]byte, error)                      // of /etc, /proc
-	FreeBytes    func(dir string) (int64, error)                        // for this user, on the file system of dir
-	LandlockABI  func() int                                             // 0: none
+	LookPath     func(program string) (string, error) // its error has the hint
+	ReadFile     func(path string) ([]byte, error)    // of /etc, /proc
+	FreeBytes    func(dir string) (int64, error)      // for this user, on the file system of dir
+	LandlockABI  func() int                           // 0: none
+	Exists       func(path string) bool
+	FileSystem   func(dir string) (name string, shares bool, err error) // shares: files in it can have blocks in common
+	Limits       func() (Limits, error)
+	Now          func() time.Time
+	Synchronized func() bool                                            // the clock
+	Built        time.Time                                              // the program; the zero value: not known
 	Version      func(ctx context.Context, path string) (string, error) // first line of a program's --version
 	KVM          func(ctx context.Context) (works bool, reason, hint string, err error)
 }
@@ -55,7 +62,12 @@ func NewHost() (Host, error) {
 		return Host{}, fmt.Errorf("find this user: %w", err)
 	}
 	return Host{Architecture: runtime.GOARCH, User: u.Username, UID: os.Getuid(), LookPath: proc.LookPath, ReadFile: os.ReadFile,
-		FreeBytes: freeBytes, LandlockABI: proc.LandlockABI}, nil
+		FreeBytes: freeBytes, LandlockABI: proc.LandlockABI, Exists: exists, FileSystem: fileSystem, Limits: limits, Now: time.Now, Synchronized: synchronized}, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func freeBytes(dir string) (int64, error) {
@@ -68,7 +80,8 @@ func freeBytes(dir string) (int64, error) {
 
 // All makes every check. Dir is where images and VMs go.
 func All(ctx context.Context, h Host, dir string) Report {
-	return Report{Architecture(h), QEMU(ctx, h), KVM(ctx, h), Landlock(h), Mmdebstrap(h), SubordinateIDs(h), UserNamespaces(h), Space(h, dir)}
+	return Report{System(h), Processor(h), Architecture(h), QEMU(ctx, h), KVM(ctx, h), Landlock(h), Mmdebstrap(h), SubordinateIDs(h), UserNamespaces(h), Programs(h),
+		Space(h, dir), Files(h, dir), UserLimits(h), Inotify(h), Linger(h), Clock(h)}
 }
 
 // Architecture checks the processor's.
@@ -218,7 +231,8 @@ func UserNamespaces(h Host) Check {
 
 // Space checks the file system of a directory.
 func Space(h Host, dir string) Check {
-	const name, hint = "disk space", "free some, or set BANGER_STATE_DIR to a directory on another disk"
+	const name = "disk space"
+	hint := banger.SpaceHint(dir)
 	free, err := h.FreeBytes(dir)
 	if err != nil {
 		return failed(name, err)
@@ -231,4 +245,16 @@ func Space(h Host, dir string) Check {
 		return Check{name, Warn, details, hint}
 	}
 	return Check{name, Pass, details, ""}
+}
+
+// Room checks that this user has so many bytes in a directory. Errors: ErrUnavailable, in the words of [Space].
+func Room(dir string, needed int64) error {
+	free, err := freeBytes(dir)
+	if err != nil {
+		return fmt.Errorf("look at the free space: %w", err)
+	}
+	if free < needed {
+		return Check{"disk space", Fail, fmt.Sprintf("%s free in %s, at least %s needed", banger.FormatSize(free), dir, banger.FormatSize(needed)), banger.SpaceHint(dir)}.Err()
+	}
+	return nil
 }

@@ -34,6 +34,11 @@ func (c Check) Err() error {
 	return &banger.Error{Kind: banger.ErrUnavailable, Op: "check", Subject: c.Name, Err: errors.New(c.Details), Hint: c.Hint}
 }
 
+// Rows are the names that checks have, in the order of the doctor's report; "vm" stands for "vm NAME". docs/doctor.md has each.
+var Rows = []string{"host", "cpu", "architecture", "qemu", "kvm", "confinement", "mmdebstrap", "subordinate ids", "user namespaces", "programs", "disk space",
+	"file system", "limits", "inotify", "linger", "clock", "state directory", "database", "vm", "vms", "leftovers", "image", "images", "kernel", "kernels", "processes",
+	"daemon", "configuration", "names", "ssh"}
+
 // Report is the answers in order.
 type Report []Check
 

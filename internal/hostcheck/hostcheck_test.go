@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 )
@@ -17,6 +21,12 @@ func good() Host {
 		"/etc/subgid": "1000:300000:65536\n",
 		"/proc/sys/kernel/unprivileged_userns_clone": "1\n",
 		"/proc/sys/user/max_user_namespaces":         "12345\n",
+		"/etc/os-release":                            "NAME=Debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
+		"/proc/sys/kernel/osrelease":                 "6.1.0-42-amd64\n",
+		"/proc/meminfo":                              "MemTotal:       16384000 kB\nMemFree:          100000 kB\nMemAvailable:    8192000 kB\n",
+		"/proc/cpuinfo":                              "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu vmx sse\n\nprocessor\t: 1\nmodel name\t: Some CPU\nflags\t\t: fpu vmx sse\n",
+		"/proc/sys/fs/inotify/max_user_watches":      "65536\n",
+		"/proc/sys/fs/inotify/max_user_instances":    "128\n",
 	}
 	return Host{
 		Architecture: "amd64", User: "ada", UID: 1000,
@@ -29,6 +39,14 @@ func good() Host {
 		},
 		FreeBytes:   func(string) (int64, error) { return 100 << 30, nil },
 		LandlockABI: func() int { return 7 },
+		Exists:      func(path string) bool { return path != "/" },
+		FileSystem:  func(string) (string, bool, error) { return "btrfs", true, nil },
+		Limits: func() (Limits, error) {
+			return Limits{OpenFiles: 1 << 20, Processes: 31000, LockedMemory: 8 << 20, FileSize: unix.RLIM_INFINITY, Addresses: unix.RLIM_INFINITY}, nil
+		},
+		Now:          func() time.Time { return time.Unix(2000, 0) },
+		Built:        time.Unix(1000, 0),
+		Synchronized: func() bool { return true },
 		Version: func(context.Context, string) (string, error) {
 			return "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", nil
 		},
@@ -43,7 +61,12 @@ func TestGoodHost(t *testing.T) {
 			t.Errorf("%+v, want PASS with details and no hint", c)
 		}
 	}
-	if len(report) != 8 || report.Status() != Pass || report.Err() != nil {
+	for i, c := range report {
+		if c.Name != Rows[i] {
+			t.Errorf("row %d is %s, want %s", i, c.Name, Rows[i])
+		}
+	}
+	if len(report) != 16 || report.Status() != Pass || report.Err() != nil {
 		t.Errorf("report of %d checks: %s, %v", len(report), report.Status(), report.Err())
 	}
 }
@@ -70,6 +93,13 @@ func TestBadHosts(t *testing.T) {
 	}
 	space := func(n int64, err error) func(string) (int64, error) {
 		return func(string) (int64, error) { return n, err }
+	}
+	limit := func(change func(*Limits)) func(*Host) {
+		return func(h *Host) {
+			l, _ := h.Limits()
+			change(&l)
+			h.Limits = func() (Limits, error) { return l, nil }
+		}
 	}
 	tests := []struct {
 		name, check string
@@ -104,6 +134,27 @@ func TestBadHosts(t *testing.T) {
 		{"apparmor switch", "user namespaces", func(h *Host) { h.ReadFile = file(namespaceSettings[2].path, "1\n", nil) }, Fail, "apparmor", true},
 		{"full", "disk space", func(h *Host) { h.FreeBytes = space(1<<20, nil) }, Fail, "at least", true},
 		{"nearly full", "disk space", func(h *Host) { h.FreeBytes = space(3<<30, nil) }, Warn, "free in /state", true},
+		{"little memory", "host", func(h *Host) {
+			h.ReadFile = file("/proc/meminfo", "MemTotal: 4096000 kB\nMemAvailable: 100000 kB\n", nil)
+		}, Warn, "97.7 MiB of it free", true},
+		{"no memory told", "host", func(h *Host) { h.ReadFile = file("/proc/meminfo", "", fs.ErrPermission) }, Fail, "permission", false},
+		{"no os-release", "host", func(h *Host) { h.ReadFile = file("/etc/os-release", "", fs.ErrNotExist) }, Pass, "Linux, kernel 6.1.0-42-amd64, 15.6 GiB memory", false},
+		{"no virtualization", "cpu", func(h *Host) { h.ReadFile = file("/proc/cpuinfo", "processor\t: 0\nflags\t: fpu\n", nil) }, Pass, "1 × unknown, no hardware virtualization", false},
+		{"no git", "programs", func(h *Host) { h.LookPath = missing("git") }, Warn, "for repositories", true},
+		{"ext4", "file system", func(h *Host) { h.FileSystem = func(string) (string, bool, error) { return "ext4", false, nil } }, Pass, "ext4, on which every copy", false},
+		{"no file system", "file system", func(h *Host) { h.FileSystem = func(string) (string, bool, error) { return "", false, fs.ErrNotExist } }, Fail, "not exist", false},
+		{"few files", "limits", limit(func(l *Limits) { l.OpenFiles = 1024 }), Warn, "open files 1024", true},
+		{"few processes", "limits", limit(func(l *Limits) { l.Processes = 100 }), Warn, "processes 100", true},
+		{"small files", "limits", limit(func(l *Limits) { l.FileSize = 1 << 30 }), Warn, "size of a file 1 GiB", true},
+		{"few addresses", "limits", limit(func(l *Limits) { l.Addresses = 4 << 30 }), Warn, "addresses 4 GiB", true},
+		{"no limits", "limits", limit(func(l *Limits) { l.OpenFiles, l.LockedMemory = unix.RLIM_INFINITY, unix.RLIM_INFINITY }), Pass, "open files unlimited", false},
+		{"few watches", "inotify", func(h *Host) { h.ReadFile = file("/proc/sys/fs/inotify/max_user_watches", "100\n", nil) }, Warn, "100 directories", true},
+		{"few watchers", "inotify", func(h *Host) { h.ReadFile = file("/proc/sys/fs/inotify/max_user_instances", "8\n", nil) }, Warn, "by 8 programs", true},
+		{"no inotify", "inotify", func(h *Host) { h.ReadFile = file("/proc/sys/fs/inotify/max_user_instances", "x", nil) }, Fail, "invalid", false},
+		{"no linger", "linger", func(h *Host) { h.Exists = func(path string) bool { return path == "/run/user/1000/systemd" } }, Warn, "end when you have signed out", true},
+		{"no service manager", "linger", func(h *Host) { h.Exists = func(string) bool { return false } }, Pass, "no service manager", false},
+		{"an old clock", "clock", func(h *Host) { h.Now = func() time.Time { return time.Unix(1, 0) } }, Fail, "before banger was built", true},
+		{"a free clock", "clock", func(h *Host) { h.Synchronized = func() bool { return false } }, Warn, "nothing keeps it right", true},
 		{"no directory", "disk space", func(h *Host) { h.FreeBytes = space(0, fs.ErrNotExist) }, Fail, "not exist", false},
 	}
 	for _, test := range tests {
@@ -168,4 +219,36 @@ func FuzzCountIDs(f *testing.F) {
 			t.Errorf("countIDs(%q and a full range) = %d", content, n)
 		}
 	})
+}
+
+// The probes that read and try answer on this host, too.
+func TestThisMachine(t *testing.T) {
+	h, err := NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, c := range []Check{System(h), Processor(h), Programs(h), Files(h, dir), UserLimits(h), Inotify(h), Linger(h), Clock(h)} {
+		if c.Details == "" || c.Status == Fail {
+			t.Errorf("%+v", c)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("trying the file system left %v (%v)", entries, err)
+	}
+	if c := System(h); strings.Contains(c.Details, "0 B memory") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestRoom(t *testing.T) {
+	dir := t.TempDir()
+	if err := Room(dir, 1); err != nil {
+		t.Errorf("Room for a byte: %v", err)
+	}
+	err := Room(dir, 1<<62)
+	c := Space(Host{FreeBytes: func(string) (int64, error) { return 1, nil }}, dir)
+	if !errors.Is(err, banger.ErrUnavailable) || banger.HintOf(err) != c.Hint || !strings.Contains(err.Error(), "disk space") || !strings.Contains(err.Error(), "free in "+dir+", at least") {
+		t.Errorf("Room = %v with hint %q, the doctor says %+v", err, banger.HintOf(err), c)
+	}
 }

@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"banger"
@@ -85,7 +84,7 @@ func (m *Manager) build(ctx context.Context, def definition, kernel string, prog
 		return image, err
 	}
 	for _, dir := range []string{m.Dir.Images(), m.scratch} {
-		if err := checkSpace(dir); err != nil {
+		if err := hostcheck.Room(dir, neededSpace); err != nil {
 			return image, err
 		}
 	}
@@ -140,18 +139,6 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func checkSpace(dir string) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("look at the free space: %w", err)
-	}
-	if free := int64(fs.Bavail) * fs.Bsize; free < neededSpace {
-		return &banger.Error{Kind: banger.ErrUnavailable, Hint: "make space on the file system of " + dir,
-			Err: fmt.Errorf("not enough disk space: %s free, %s needed", banger.FormatSize(free), banger.FormatSize(neededSpace))}
-	}
-	return nil
-}
-
 // environ is mmdebstrap's environment. A proxy stands there and not on the command line: it may have a password.
 func (m *Manager) environ(def definition, scratch string) []string {
 	env := append(os.Environ(), "TMPDIR="+scratch, "SOURCE_DATE_EPOCH="+strconv.FormatInt(def.Time.Unix(), 10), "LC_ALL=C.UTF-8")
@@ -193,7 +180,11 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	case failed && words.empty():
 		return toolErr
 	case failed:
-		return &banger.Error{Kind: banger.ErrUnavailable, Err: fmt.Errorf("%w\n%s", toolErr, words), Hint: hint(def)}
+		failure := fmt.Errorf("%w\n%s", toolErr, words)
+		if forbidden := ordinaryUser(); forbidden != nil { // not asked before: users may have ids from elsewhere than these files
+			return &banger.Error{Kind: banger.ErrUnavailable, Err: fmt.Errorf("%w\n%w", forbidden, failure), Hint: banger.HintOf(forbidden)}
+		}
+		return &banger.Error{Kind: banger.ErrUnavailable, Err: failure, Hint: hint(def)}
 	case writeErr != nil:
 		return writeErr
 	case count.n == 0 || count.n%tarBlock != 0: // a tar without its end reads like a whole one
@@ -202,15 +193,17 @@ func (m *Manager) bootstrap(ctx context.Context, def definition, staging statedi
 	return nil
 }
 
-// hint is the next step after a failure of the tool: what this host forbids, else the most likely.
-func hint(def definition) string {
-	if host, err := hostcheck.NewHost(); err == nil {
-		for _, check := range []hostcheck.Check{hostcheck.SubordinateIDs(host), hostcheck.UserNamespaces(host)} {
-			if check.Status == hostcheck.Fail {
-				return check.Hint
-			}
-		}
+// ordinaryUser says, in the doctor's words, what this host forbids that the tool needs.
+func ordinaryUser() error {
+	host, err := hostcheck.NewHost()
+	if err != nil {
+		return err
 	}
+	return hostcheck.Report{hostcheck.SubordinateIDs(host), hostcheck.UserNamespaces(host)}.Err()
+}
+
+// hint is the next step after a failure of the tool: the most likely.
+func hint(def definition) string {
 	if dist, _ := def.distribution(); !exists(dist.keyring) {
 		return "the keys of the archive are missing: install the package " + dist.keyPackage
 	}

@@ -11,11 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"banger"
 	"banger/internal/atomicfile"
 	"banger/internal/debian"
+	"banger/internal/hostcheck"
 	"banger/internal/statedir"
 	"banger/internal/tree"
 )
@@ -28,7 +28,7 @@ const (
 
 // fetch downloads, makes and publishes the default kernel. On error nothing is left.
 func (m *Manager) fetch(ctx context.Context, name string, progress banger.ProgressFunc) (banger.Kernel, error) {
-	if err := checkSpace(m.Dir.Kernels()); err != nil {
+	if err := hostcheck.Room(m.Dir.Kernels(), neededSpace); err != nil {
 		return banger.Kernel{}, err
 	}
 	tell := func(detail string, done, total int64) {
@@ -62,18 +62,6 @@ func (m *Manager) stage(name string, produce func(statedir.KernelDir) (manifest,
 	}
 	made.Name = name
 	return made.Kernel, m.publish(staging, made)
-}
-
-func checkSpace(dir string) error {
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(dir, &stat); err != nil {
-		return fmt.Errorf("look at the free space: %w", err)
-	}
-	if free := int64(stat.Bavail) * stat.Bsize; free < neededSpace {
-		return &banger.Error{Kind: banger.ErrUnavailable, Hint: "make space on the file system of " + dir,
-			Err: fmt.Errorf("not enough disk space: %s free, %s needed", banger.FormatSize(free), banger.FormatSize(neededSpace))}
-	}
-	return nil
 }
 
 // fromPackage makes a kernel's directory from a Debian package.
