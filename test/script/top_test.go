@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,11 +62,6 @@ func (s screen) await(texts ...string) {
 	testenv.WaitFor(s.t, 30*time.Second, strings.Join(texts, ", "), right)
 	if s.t.Failed() {
 		s.t.Fatalf("the screen shows:\n%s", s.text())
-	}
-	if dir := os.Getenv("TOPSHOTS"); dir != "" {
-		f, _ := os.OpenFile(dir, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		f.WriteString("=== " + strings.Join(texts, ", ") + "\n" + s.text())
-		f.Close()
 	}
 }
 
@@ -146,6 +143,23 @@ func TestTop(t *testing.T) {
 	s.await("PORTS")
 	s.keys("q")
 	s.await("left with 0", "!NAME*")
+
+	// A signal ends it like any command, and leaves the terminal as it was.
+	s.keys("clear; banger top; echo left with $?; stty -a | grep -o 'isig icanon iexten echo '", "Enter")
+	s.await("NAME*")
+	shell := strings.TrimSpace(s.tmux("display-message", "-p", "#{pane_pid}"))
+	children, err := os.ReadFile("/proc/" + shell + "/task/" + shell + "/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGTERM)
+	}
+	if err != nil {
+		t.Fatalf("end banger top, one of the processes %q: %v", children, err)
+	}
+	s.await("banger: interrupted", "left with 130", "\nisig icanon iexten echo", "!NAME*")
 }
 
 // A daemon that goes is told, and used again when it comes back.
