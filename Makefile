@@ -26,11 +26,12 @@ SMOKE    := ./internal/ext4/write ./internal/image ./internal/lifecycle ./intern
 
 PROGRAMS := banger bangerd banger-machine
 
-.PHONY: run build test smoke soak check bench clean help
+.PHONY: run build install test smoke soak check bench clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	echo 'make build                  build/bin/{banger,bangerd,banger-machine,banger-guest}'
+	echo 'make install [PREFIX=DIR]   those, in ~/.local/bin or DIR/bin'
 	echo 'make check                  format, vet, tests with the race detector, no guests'
 	echo 'make smoke                  more and longer tests with real guests (LIST=1: their names; RUN=REGEXP: those that match;'
 	echo '                            JSON=FILE: the result of each)'
@@ -49,6 +50,14 @@ build:
 		go build -ldflags '-s -w $(STAMP)' -o build/bin/$$program ./cmd/$$program
 	done
 	go build -ldflags '-s -w' -o build/bin/banger-guest ./cmd/banger-guest
+
+PREFIX ?= $(HOME)/.local
+
+install: build
+	@install -d '$(DESTDIR)$(PREFIX)/bin'
+	install build/bin/* '$(DESTDIR)$(PREFIX)/bin/'
+	echo '== install: $(DESTDIR)$(PREFIX)/bin' >&2
+	case ":$$PATH:" in *':$(PREFIX)/bin:'*) ;; *) echo '   That is not on your PATH yet: export PATH="$(PREFIX)/bin:$$PATH"' >&2 ;; esac
 
 test:
 	@scripts/setup test

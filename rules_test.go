@@ -32,7 +32,7 @@ var ranks = map[string]int{
 	"internal/schema": 1, "internal/format": 1, "test/openapi": 7,
 	"internal/lifecycle": 4, "internal/supervisor": 4, "internal/mcp": 4,
 	"internal/daemon": 5, "internal/doctor": 5, "internal/cli": 5,
-	"internal/testenv/shown": 6, "scripts/changelog": 7,
+	"internal/testenv/shown": 6, "scripts/changelog": 7, "scripts/picture": 7,
 	"cmd/banger": 6, "cmd/bangerd": 6, "cmd/banger-machine": 6, "cmd/banger-guest": 6,
 	"internal/testenv": 6, "test/smoke": 7, "test/script": 7, "bench/bare": 6, "bench/ext4": 7, "bench/vmrun": 7, "bench/image": 7, "bench/network": 7, "bench/workspace": 7, "bench/network/inside": 7, "bench/lifecycle": 7, "bench/interactive": 7,
 	"scripts/testsum": 7, "scripts/man": 7, "scripts/promises": 7,
