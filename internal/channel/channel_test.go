@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -594,5 +596,25 @@ func TestHeadersGoWithTheirBodies(t *testing.T) {
 	want := writes{update, append(bytes.Clone(data), "hello"...), empty, append(bytes.Clone(data), "again"...), update}
 	if !slices.EqualFunc(got, want, bytes.Equal) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestLongBodiesAreWrittenWhole(t *testing.T) {
+	for _, size := range []int{maxJoined - yamuxHeader, maxJoined - yamuxHeader + 1, maxFrame} {
+		header := binary.BigEndian.AppendUint32([]byte{0, yamuxData, 0, 0, 0, 0, 0, 1}, uint32(size))
+		body := make([]byte, size)
+		rand.Read(body)
+		var got bytes.Buffer
+		w := &frameWriter{w: &got}
+		for range 2 {
+			for _, p := range [][]byte{header, body} {
+				if n, err := w.Write(p); n != len(p) || err != nil {
+					t.Fatalf("%d of %d, %v", n, len(p), err)
+				}
+			}
+		}
+		if want := bytes.Repeat(slices.Concat(header, body), 2); !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("a body of %d bytes arrives changed", size)
+		}
 	}
 }

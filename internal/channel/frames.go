@@ -60,22 +60,35 @@ func (f *frameReader) next() error {
 }
 
 // frameWriter writes the header of a frame together with its body: a write to a guest's port costs an exit of its processor,
-// and a read at the other end.
+// and a read at the other end. Of a long body only the beginning goes with the header; the rest is not worth copying.
 type frameWriter struct {
 	w       io.Writer
 	pending []byte // a header whose body comes with the next write
 }
 
+// maxJoined is how much is written at once for the sake of a header, in bytes.
+const maxJoined = 4 << 10
+
 func (f *frameWriter) Write(p []byte) (int, error) {
 	if len(f.pending) > 0 {
-		f.pending = append(f.pending, p...)
-		n, err := f.w.Write(f.pending)
-		f.pending = f.pending[:0]
-		return max(n-yamuxHeader, 0), err
+		return f.join(p)
 	}
 	if len(p) == yamuxHeader && p[offFrameType] == yamuxData && binary.BigEndian.Uint32(p[offFrameLength:]) > 0 {
 		f.pending = append(f.pending, p...)
 		return len(p), nil
 	}
 	return f.w.Write(p)
+}
+
+func (f *frameWriter) join(body []byte) (int, error) {
+	joined := min(len(body), maxJoined-yamuxHeader)
+	f.pending = append(f.pending, body[:joined]...)
+	n, err := f.w.Write(f.pending)
+	f.pending = f.pending[:0]
+	n = max(n-yamuxHeader, 0)
+	if err != nil || joined == len(body) {
+		return n, err
+	}
+	rest, err := f.w.Write(body[joined:])
+	return n + rest, err
 }

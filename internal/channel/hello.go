@@ -34,6 +34,9 @@ const (
 	kindWelcome = 'W' // guest: what follows is yamux
 )
 
+// readAhead is as much as yamux reads ahead itself, in bytes: larger reads then go past both buffers.
+const readAhead = 4 << 10
+
 const (
 	helloInterval    = 100 * time.Millisecond // between the first attempts
 	helloIntervalMax = 2 * time.Second
@@ -90,7 +93,7 @@ func (e *VersionError) Is(target error) bool { return target == banger.ErrUnsupp
 // It owns rwc: an error or the end of ctx closes it. Errors: [VersionError].
 func Host(ctx context.Context, rwc io.ReadWriteCloser) (*Session, error) {
 	stop := context.AfterFunc(ctx, func() { rwc.Close() })
-	r := bufio.NewReaderSize(rwc, maxFrame)
+	r := bufio.NewReaderSize(rwc, readAhead)
 	err := hostHello(r, rwc)
 	if !stop() {
 		err = context.Cause(ctx)
@@ -200,7 +203,7 @@ func (c *hostGreeter) answer(f helloFrame) (welcome bool, err error) {
 // Guest waits for the host's hello on rwc and begins the session. It owns rwc: an error closes it.
 // Errors: [VersionError], when the host has been told the guest's version and speaks another.
 func Guest(rwc io.ReadWriteCloser) (*Session, error) {
-	r := bufio.NewReaderSize(rwc, maxFrame)
+	r := bufio.NewReaderSize(rwc, readAhead)
 	if err := guestHello(r, rwc); err != nil {
 		rwc.Close()
 		return nil, fmt.Errorf("greet host: %w", err)

@@ -155,7 +155,7 @@ type Incoming struct {
 
 // Receive reads the answer to a Get. Errors: those of the other side; ErrUnavailable when it is gone; ErrCorrupt.
 func Receive(r io.Reader) (*Incoming, error) {
-	in := bufio.NewReaderSize(r, maxFrame)
+	in := bufio.NewReaderSize(r, readAhead)
 	answer, err := readAnswer(in)
 	if err != nil {
 		return nil, err
@@ -221,7 +221,7 @@ func AskWatch(conn net.Conn, dir string) (*bufio.Reader, error) {
 	if err := writeLine(conn, Request{Watch: &Watch{[]byte(dir), WatchVersion}}); err != nil {
 		return nil, cutOff(err)
 	}
-	r := bufio.NewReaderSize(conn, maxFrame)
+	r := bufio.NewReaderSize(conn, readAhead)
 	_, err := readAnswer(r)
 	if errors.Is(err, banger.ErrInvalid) { // the request has one field, and that is unknown
 		err = &banger.Error{Kind: banger.ErrUnsupported, Op: "watch", Subject: dir, Err: errors.New("the agent in the VM is older than this banger"), Hint: "banger vm restart gives the VM the present one"}

@@ -31,7 +31,7 @@ type Server struct {
 // Serve answers the one request of a connection and closes it. Its end ends the work, and nothing half done is left.
 func (s Server) Serve(conn net.Conn) {
 	defer conn.Close()
-	r := bufio.NewReaderSize(conn, maxFrame)
+	r := bufio.NewReaderSize(conn, readAhead)
 	req, err := ReadRequest(r)
 	switch {
 	case err != nil:

@@ -20,8 +20,9 @@ const (
 	frameZeros  = 'z' // so many zero bytes
 	frameEnd    = 'e' // end as JSON; nothing follows
 	frameHeader = 5
-	maxFrame    = 64 << 10
-	minZeros    = 4 << 10 // fewer are sent as they are
+	maxFrame    = 64 << 10 // with its header, of what is written: the channel carries as much at once
+	minZeros    = 4 << 10  // fewer are sent as they are
+	readAhead   = 8 << 10  // small enough that most of a file goes past the buffer
 )
 
 // end is how a stream went.
@@ -39,7 +40,7 @@ type streamWriter struct {
 }
 
 func newStreamWriter(w io.Writer) *streamWriter {
-	return &streamWriter{w: w, buf: make([]byte, frameHeader, frameHeader+maxFrame)}
+	return &streamWriter{w: w, buf: make([]byte, frameHeader, maxFrame)}
 }
 
 var noData [32 << 10]byte

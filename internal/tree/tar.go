@@ -96,7 +96,7 @@ type tarStream struct {
 
 const (
 	tarBlock  = 512
-	readAhead = 64 << 10
+	readAhead = 16 << 10 // larger reads go past it
 )
 
 func (s *tarStream) read(p []byte) (int, error) {
