@@ -153,6 +153,10 @@ func TestOpenSSHFiles(t *testing.T) {
 		"sftp", "-q", "-b", "-", "vm")
 	same(host + "/sftp")
 	same(inGuest + "/link")
+	told, err := o.command("sftp", "-vvv", "-b", "/dev/null", "vm").CombinedOutput()
+	if err != nil || !bytes.Contains(told, []byte("using 261120 / 261120")) {
+		t.Errorf("sftp does not ask for 255 KiB at a time (%v): %s", err, told)
+	}
 	if home, err := os.UserHomeDir(); err == nil {
 		if out := ok("pwd\n", "sftp", "-q", "-b", "-", "vm"); !strings.Contains(out, ": "+home) {
 			t.Errorf("sftp begins in %q, want the home %s", out, home)

@@ -79,6 +79,15 @@ func (c *children) launch(proc *process, p plan, files []*os.File) (err error) {
 	return nil
 }
 
+// widen makes the pipes of input and output hold as many bytes, if the kernel lets it; a terminal has none.
+func (p *process) widen(size int) {
+	for _, f := range []*os.File{p.stdin, p.stdout} {
+		if raw, err := f.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size) })
+		}
+	}
+}
+
 func (p *process) close() {
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {

@@ -188,6 +188,9 @@ func (c *connection) startSession(env map[string]string, setup *session) (proc *
 		return nil, release, err
 	}
 	proc, err = c.children.begin(p, setup.req.PTY)
+	if err == nil && setup.sftp {
+		proc.widen(sftpPipe)
+	}
 	return proc, release, err
 }
 
