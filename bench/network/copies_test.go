@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"banger/internal/channel"
+	"banger/internal/machine"
+	"banger/internal/statedir"
 	"banger/internal/testenv"
 )
 
@@ -23,6 +26,7 @@ const (
 	intoGuest  = "copy into the guest, MB/s"
 	outOfGuest = "copy out of the guest, MB/s"
 	signedIn   = "ssh NAME true, ms"
+	guestTime  = ", ns of QEMU's processor time a byte" // of a copy
 
 	raw       = "the raw channel"
 	vmCopy    = "banger vm cp"
@@ -58,6 +62,15 @@ func BenchmarkCopies(b *testing.B) {
 	g := startBare(b, w)
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	w.Must("vm", "cp", inside(b, w), "box:/usr/local/bin/inside")
+	var vm struct {
+		Dir string `json:"dir"`
+	}
+	w.JSON(&vm, "vm", "show", "box")
+	handles, err := machine.ReadHandles(statedir.VMDir{Path: vm.Dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	box := handles.VMM.PID
 	dir := w.User.Dir(b)
 	c := copier{b: b, w: w, config: strings.TrimSpace(w.Must("ssh-config", "--print-path")), file: filepath.Join(dir, "data"),
 		back: filepath.Join(dir, "back"), size: testenv.Number("BANGER_BENCH_MIB", 32) << 20}
@@ -83,8 +96,12 @@ func BenchmarkCopies(b *testing.B) {
 	for i := range runs() {
 		for j := range ways {
 			way := ways[(i+j)%len(ways)]
-			all.add(intoGuest, way.name, c.rate(way.in))
-			all.add(outOfGuest, way.name, c.rate(way.out))
+			qemu := box
+			if way.name == raw {
+				qemu = g.pids.QEMU
+			}
+			c.measure(all, intoGuest, way.name, qemu, way.in)
+			c.measure(all, outOfGuest, way.name, qemu, way.out)
 		}
 		for range signIns {
 			begun := time.Now()
@@ -94,7 +111,7 @@ func BenchmarkCopies(b *testing.B) {
 		figures := decode(b, w.Must("vm", "exec", "box", "--", "inside", "handshake", strconv.Itoa(signIns)))
 		all.add(signedIn, inGuest, figures["handshake"]/1000)
 	}
-	for _, what := range []string{intoGuest, outOfGuest} {
+	for _, what := range []string{intoGuest, outOfGuest, intoGuest + guestTime, outOfGuest + guestTime} {
 		all.report(b, what, raw, vmCopy, vmCopy+" to a disk", sshStream, scp, sftp)
 	}
 	all.report(b, signedIn, sshStream, inGuest)
@@ -106,11 +123,34 @@ func BenchmarkCopies(b *testing.B) {
 	all.compare(b, "ssh NAME true: at most 1.3 of the same in the guest", signedIn, sshStream, signedIn, inGuest)
 }
 
-// rate gives MB/s.
-func (c copier) rate(fn func()) float64 {
-	begun := time.Now()
+// measure gives MB/s, and what a byte costs the process in which the guest is emulated: that depends little on what else this computer does.
+func (c copier) measure(all results, what, way string, qemu int, fn func()) {
+	c.b.Helper()
+	used, begun := processorTime(c.b, qemu), time.Now()
 	fn()
-	return float64(c.size) / 1e6 / time.Since(begun).Seconds()
+	took := time.Since(begun)
+	all.add(what, way, float64(c.size)/1e6/took.Seconds())
+	all.add(what+guestTime, way, float64((processorTime(c.b, qemu)-used).Nanoseconds())/float64(c.size))
+}
+
+// processorTime is what a process has used of it, by proc_pid_stat(5).
+func processorTime(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	const user, system, tick = 11, 12, 10 * time.Millisecond // fields after the name; USER_HZ is 100
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var used time.Duration
+	for _, i := range []int{user, system} {
+		n, err := strconv.Atoi(fields[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		used += time.Duration(n) * tick
+	}
+	return used
 }
 
 // run runs a program as the world's user, with files as standard input and output where they are named.
