@@ -141,15 +141,11 @@ func tune(ep tcpip.Endpoint, open int) {
 
 // carry copies both ways until both ends have finished, or one breaks, or the flow is cut.
 func (s *Stack) carry(f *flow, guest *guestEnd, host net.Conn) {
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		select {
-		case <-f.ctx.Done():
-			guest.ep.Abort()
-			abort(host)
-		case <-stop:
-		}
+	aborted := make(chan struct{})
+	whole := context.AfterFunc(f.ctx, func() {
+		guest.ep.Abort()
+		abort(host)
+		close(aborted)
 	})
 	var in sync.WaitGroup
 	in.Go(func() {
@@ -161,8 +157,9 @@ func (s *Stack) carry(f *flow, guest *guestEnd, host net.Conn) {
 		f.cut(reasonOf(err))
 	}
 	in.Wait()
-	close(stop)
-	ended.Wait()
+	if !whole() {
+		<-aborted
+	}
 	guest.ep.Close()
 }
 
