@@ -29,6 +29,7 @@ const (
 	guestTime  = ", ns of QEMU's processor time a byte" // of a copy
 
 	raw       = "the raw channel"
+	rawToFile = "the raw channel, a file" // in memory, as the others have it
 	vmCopy    = "banger vm cp"
 	sshStream = "an ssh stream"
 	scp       = "scp"
@@ -38,7 +39,9 @@ const (
 
 const (
 	rawSink   = 9 // see inside
+	rawFile   = 10
 	rawSource = 19
+	rawBack   = 20
 	signIns   = 9 // of one turn
 )
 
@@ -84,7 +87,8 @@ func BenchmarkCopies(b *testing.B) {
 		name    string
 		in, out func()
 	}{
-		{raw, func() { c.rawIn(g, data) }, func() { c.rawOut(g) }},
+		{raw, func() { c.rawIn(g, rawSink, data) }, func() { c.rawOut(g, rawSource) }},
+		{rawToFile, func() { c.rawIn(g, rawFile, data) }, func() { c.rawOut(g, rawBack) }},
 		{vmCopy, func() { w.Must("vm", "cp", c.file, "box:/dev/shm/vmcp") }, func() { w.Must("vm", "cp", "box:/dev/shm/vmcp", c.back) }},
 		{vmCopy + " to a disk", func() { w.Must("vm", "cp", c.file, "box:/root/vmcp") }, func() { w.Must("vm", "cp", "box:/root/vmcp", c.back) }},
 		{sshStream, func() { c.ssh(c.file, "", "cat > /dev/shm/ssh") }, func() { c.ssh("", c.back, "cat /dev/shm/ssh") }},
@@ -97,7 +101,7 @@ func BenchmarkCopies(b *testing.B) {
 		for j := range ways {
 			way := ways[(i+j)%len(ways)]
 			qemu := box
-			if way.name == raw {
+			if way.name == raw || way.name == rawToFile {
 				qemu = g.pids.QEMU
 			}
 			c.measure(all, intoGuest, way.name, qemu, way.in)
@@ -112,11 +116,12 @@ func BenchmarkCopies(b *testing.B) {
 		all.add(signedIn, inGuest, figures["handshake"]/1000)
 	}
 	for _, what := range []string{intoGuest, outOfGuest, intoGuest + guestTime, outOfGuest + guestTime} {
-		all.report(b, what, raw, vmCopy, vmCopy+" to a disk", sshStream, scp, sftp)
+		all.report(b, what, raw, rawToFile, vmCopy, vmCopy+" to a disk", sshStream, scp, sftp)
 	}
 	all.report(b, signedIn, sshStream, inGuest)
 	for _, what := range []string{intoGuest, outOfGuest} {
 		all.compare(b, what+": vm cp at least 0.8 of the raw channel", what, vmCopy, what, raw)
+		all.compare(b, what+": vm cp beside the raw channel with a file", what, vmCopy, what, rawToFile)
 		all.compare(b, what+": scp at least 0.9 of an ssh stream", what, scp, what, sshStream)
 		all.compare(b, what+": sftp at least 0.9 of an ssh stream", what, sftp, what, sshStream)
 	}
@@ -196,8 +201,8 @@ func (c copier) sftp(line string) {
 	c.run("", "", "sftp", "-q", "-F", c.config, "-b", batch, "box.vm")
 }
 
-func (c copier) rawIn(g *bareGuest, data []byte) {
-	conn, err := channel.Dial(context.Background(), g.raw, rawSink)
+func (c copier) rawIn(g *bareGuest, port uint32, data []byte) {
+	conn, err := channel.Dial(context.Background(), g.raw, port)
 	if err != nil {
 		c.b.Fatal(err)
 	}
@@ -213,8 +218,8 @@ func (c copier) rawIn(g *bareGuest, data []byte) {
 	}
 }
 
-func (c copier) rawOut(g *bareGuest) {
-	conn, err := channel.Dial(context.Background(), g.raw, rawSource)
+func (c copier) rawOut(g *bareGuest, port uint32) {
+	conn, err := channel.Dial(context.Background(), g.raw, port)
 	if err != nil {
 		c.b.Fatal(err)
 	}

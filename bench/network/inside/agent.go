@@ -90,8 +90,12 @@ func signIn(sock string, cfg *ssh.ClientConfig) error {
 // Ports of the second channel, on which nothing but bytes travel.
 const (
 	rawSink   = 9  // counts what comes until the end, then tells the number
+	rawFile   = 10 // the same, and what comes lands in a file in memory
 	rawSource = 19 // sends as many bytes as it is asked for: 64 bits, big endian
+	rawBack   = 20 // sends what is in that file
 )
+
+const memoryFile = "/dev/shm/raw"
 
 // serveChannel is the guest's end of a channel like the agent's own, until the host is gone.
 func serveChannel() error {
@@ -123,6 +127,25 @@ func rawRoute(port uint32) channel.Handler {
 		return func(conn net.Conn) {
 			n, _ := io.Copy(io.Discard, conn)
 			fmt.Fprintf(conn, "%d", n)
+		}
+	case rawFile:
+		return func(conn net.Conn) {
+			f, err := os.Create(memoryFile)
+			if err != nil {
+				return
+			}
+			defer f.Close()
+			n, _ := channel.Copy(f, conn)
+			fmt.Fprintf(conn, "%d", n)
+		}
+	case rawBack:
+		return func(conn net.Conn) {
+			f, err := os.Open(memoryFile)
+			if err != nil {
+				return
+			}
+			defer f.Close()
+			channel.Copy(conn, f)
 		}
 	case rawSource:
 		return func(conn net.Conn) {
