@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -160,6 +161,7 @@ func (g *bareGuest) exec(argv ...string) string {
 // play is this program in another role.
 func play(role string) error {
 	if role == "stack" {
+		runtime.GOMAXPROCS(supervisor.Processors())
 		conn, err := net.FileConn(os.NewFile(3, "card"))
 		if err != nil {
 			return err

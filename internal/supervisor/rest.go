@@ -20,3 +20,7 @@ func freeMemory() {
 	runtime.GC() // what is in a sync.Pool outlives one collection
 	debug.FreeOSMemory()
 }
+
+// Processors is how many of this computer's processors a supervisor uses at once: half of them, for the guest needs the others. With each one
+// that is free another thread wakes up for a packet on its way through the network, and takes longer than the packet.
+func Processors() int { return max(1, runtime.GOMAXPROCS(0)/2) }
