@@ -173,7 +173,9 @@ func newReader(t *testing.T) *reader {
 	p := &reader{world: w, home: w.User.Dir(t)}
 	p.work = filepath.Join(p.home, "work")
 	// The state directory is where the documents say that it is.
-	w.Env = append(w.Env, "HOME="+p.home, "PATH="+filepath.Join(p.home, "bin")+":"+w.Bin+":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "GIT_CONFIG_NOSYSTEM=1")
+	config := filepath.Join(p.home, "config.toml")
+	userFile(t, w, config, "[images]\ndefault = \"debian-bookworm-slim\"\n")
+	w.Env = append(w.Env, "BANGER_CONFIG="+config, "HOME="+p.home, "PATH="+filepath.Join(p.home, "bin")+":"+w.Bin+":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "GIT_CONFIG_NOSYSTEM=1")
 	userFile(t, w, filepath.Join(p.home, "bin", "docker"), "#!/bin/sh\n# stands for docker save: the archive of a small image\ncat "+dockerArchive(t, w)+"\n")
 	t.Cleanup(func() { // of state directories that a document made
 		p.run(t, `for socket in */run/bangerd.sock; do
