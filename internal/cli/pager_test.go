@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/creack/pty"
 )
 
@@ -61,6 +64,59 @@ func TestPaged(t *testing.T) {
 			if _, err := io.ReadFull(in, got); err != nil || string(got) != "text" {
 				t.Errorf("%s: %q came, %v", tc.what, got, err)
 			}
+		}
+		in.Close()
+		out.Close()
+	}
+}
+
+// Colours are for terminals, and for who wants them.
+func TestPagedColor(t *testing.T) {
+	for _, tc := range []struct {
+		pipe          bool
+		noColor, term string
+		want          bool
+	}{{false, "", "xterm", true}, {false, "1", "xterm", false}, {false, "", "dumb", false}, {true, "", "xterm", false}} {
+		t.Setenv("PAGER", "cat")
+		t.Setenv("NO_COLOR", tc.noColor)
+		t.Setenv("TERM", tc.term)
+		in, out := ends(t, tc.pipe)
+		a := &app{Streams: Streams{Out: out, Err: out}}
+		if err := a.paged(t.Context(), func(_ io.Writer, color bool) error {
+			if color != tc.want {
+				t.Errorf("%+v: colour %v", tc, color)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if got := a.color()(red, "x") != "x"; got != tc.want {
+			t.Errorf("%+v: standard error is coloured: %v", tc, got)
+		}
+		in.Close()
+		out.Close()
+	}
+}
+
+// A table is as wide as the terminal that it goes to.
+func TestTableOnTerminal(t *testing.T) {
+	for _, cols := range []uint16{40, 80} {
+		in, out := ends(t, false)
+		if err := pty.Setsize(out, &pty.Winsize{Rows: 24, Cols: cols}); err != nil {
+			t.Fatal(err)
+		}
+		if err := table(out, [][]string{{"NAME", "SOURCE"}, {"box", strings.Repeat("機", 60)}}); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(in)
+		for range 2 {
+			lines.Scan()
+			if width := ansi.StringWidth(strings.TrimRight(lines.Text(), "\r")); width > int(cols) || width < 11 {
+				t.Errorf("%d columns: %q", cols, lines.Text())
+			}
+		}
+		if !strings.Contains(lines.Text(), "…") {
+			t.Errorf("%d columns: %q is not cut", cols, lines.Text())
 		}
 		in.Close()
 		out.Close()

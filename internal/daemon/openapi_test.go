@@ -107,9 +107,52 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		})
 	}
 	for _, route := range api.Routes {
-		if route.Answer != nil && !answered[route.Pattern] && !strings.Contains(route.Pattern, "{ref}/lend") && !strings.HasPrefix(route.Pattern, "GET /v1/operations/") && route.Pattern != api.RouteOperationCancel {
+		elsewhere := route.Pattern == api.RouteVMLend || strings.Contains(route.Pattern, "/operations/") // in the tests below
+		if route.Answer != nil && !answered[route.Pattern] && !elsewhere {
 			t.Errorf("%s gave no answer here", route.Pattern)
 		}
+	}
+}
+
+// So are those about an operation, while it runs and when it has ended.
+func TestOperationsAreAsDocumented(t *testing.T) {
+	s := serve(t, os.Getuid())
+	g := newGate()
+	s.vms.making = g.run
+	op := s.detach(t, "devbox")
+	<-g.begun
+	for _, r := range []asked{
+		{route: api.RouteOperationList},
+		{route: api.RouteOperationShow, ref: op.ID},
+		{route: api.RouteOperationCancel, ref: op.ID},
+		{route: api.RouteOperationShow, ref: op.ID},
+	} {
+		if !s.answersAsDocumented(t, r) {
+			t.Errorf("%s gave no answer", r.route)
+		}
+	}
+	if s.answersAsDocumented(t, asked{route: api.RouteOperationFollow, ref: op.ID}) {
+		t.Error("the events of a cancelled operation end well")
+	}
+}
+
+// And so is the stream of a loan, which goes on until its client leaves.
+func TestLoanIsAsDocumented(t *testing.T) {
+	s := serve(t, os.Getuid())
+	s.vms.lent = make(chan struct{}, 1)
+	resp := s.ask(t, http.MethodPost, "/v1/vms/devbox/lend", "")
+	var last api.Event
+	for lines := bufio.NewScanner(resp.Body); last.VM == nil && lines.Scan(); {
+		last = api.Event{}
+		if err := schema.Check(api.OpenAPI, "/components/schemas/Event", lines.Bytes()); err != nil {
+			t.Errorf("%v\n%s", err, lines.Bytes())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last.VM == nil {
+		t.Error("no event has the VM")
 	}
 }
 
