@@ -141,6 +141,23 @@ func anchors(text string) []string {
 	return names
 }
 
+// docs/README.md leads to every document.
+func TestDocumentsAreIndexed(t *testing.T) {
+	index, err := os.ReadFile("docs/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if name := filepath.Base(path); name != "README.md" && !strings.Contains(string(index), "("+name+")") {
+			t.Errorf("docs/README.md has no link to %s", name)
+		}
+	}
+}
+
 // docs/scenarios.md names tests that are there, and at least one for each promise.
 func TestScenariosExist(t *testing.T) {
 	text, err := os.ReadFile("docs/scenarios.md")
