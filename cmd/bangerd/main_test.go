@@ -194,6 +194,16 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// The programs run on arm64, VMs do not yet: that is what the refusal says, before anything is looked for.
+func TestProbeOnAnotherArchitecture(t *testing.T) {
+	p := newTestProber(t)
+	p.arch = "arm64"
+	_, err := p.probe(t.Context())
+	if !errors.Is(err, banger.ErrUnavailable) || !strings.Contains(err.Error(), "do not run on arm64") || banger.HintOf(err) == "" {
+		t.Errorf("probe on arm64 = %v (hint %q), want a refusal that names it", err, banger.HintOf(err))
+	}
+}
+
 func TestProbeWaits(t *testing.T) {
 	p := newTestProber(t)
 	p.turn <- struct{}{} // somebody else probes

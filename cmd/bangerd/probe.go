@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"banger"
 	"banger/internal/hostcheck"
@@ -20,6 +21,7 @@ import (
 type prober struct {
 	dir  statedir.Dir
 	log  *slog.Logger
+	arch string        // the computer's, as GOARCH
 	shim string        // path of this program, which confines what it runs
 	turn chan struct{} // holds one value while somebody probes; the fields below are theirs
 
@@ -29,12 +31,15 @@ type prober struct {
 }
 
 func newProber(dir statedir.Dir, log *slog.Logger, shim string) *prober {
-	return &prober{dir: dir, log: log, shim: shim, turn: make(chan struct{}, 1)}
+	return &prober{dir: dir, log: log, arch: runtime.GOARCH, shim: shim, turn: make(chan struct{}, 1)}
 }
 
 // probe gives QEMU and how it runs guests. Those who ask at once wait for one probe.
-// Errors: ErrUnavailable with an install hint without QEMU; ErrInterrupted.
+// Errors: ErrUnavailable with an install hint without QEMU, and on a computer of another architecture than the guests'; ErrInterrupted.
 func (p *prober) probe(ctx context.Context) (lifecycle.VMM, error) {
+	if err := hostcheck.Architecture(hostcheck.Host{Architecture: p.arch}).Err(); err != nil {
+		return lifecycle.VMM{}, err
+	}
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()

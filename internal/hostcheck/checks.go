@@ -88,7 +88,8 @@ func All(ctx context.Context, h Host, dir string) Report {
 func Architecture(h Host) Check {
 	c := Check{Name: "architecture", Status: Pass, Details: h.Architecture}
 	if h.Architecture != "amd64" {
-		c.Status, c.Details = Fail, h.Architecture+" is not supported: banger runs on amd64"
+		c.Status, c.Details = Fail, "VMs do not run on "+h.Architecture+" yet: images, kernels and QEMU's machine are those of amd64, and nobody has tried others"
+		c.Hint = `run VMs on an amd64 computer; "banger disk" works here`
 	}
 	return c
 }

@@ -108,7 +108,7 @@ func TestBadHosts(t *testing.T) {
 		details     string
 		hint        bool
 	}{
-		{"arm64", "architecture", func(h *Host) { h.Architecture = "arm64" }, Fail, "arm64 is not supported", false},
+		{"arm64", "architecture", func(h *Host) { h.Architecture = "arm64" }, Fail, "VMs do not run on arm64 yet", true},
 		{"no qemu", "qemu", func(h *Host) { h.LookPath = missing(programQEMU) }, Fail, "find program", true},
 		{"old qemu", "qemu", func(h *Host) { h.Version = version("QEMU emulator version 6.2.0", nil) }, Fail, "version 6.2, banger needs 7.2", true},
 		{"new qemu", "qemu", func(h *Host) { h.Version = version("QEMU emulator version 10.0.2", nil) }, Pass, "version 10.0", false},
