@@ -22,17 +22,22 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILT   := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 STAMP   := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
 
-SMOKE    := ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/...
+SMOKE    := ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/... ./test/dist
 
+BIN      := build/bin
 PROGRAMS := banger bangerd banger-machine
 
-.PHONY: run build install test smoke soak check bench clean help
+.PHONY: run build install test smoke soak check lint coverage test-arm64 dist bench clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	echo 'make build                  build/bin/{banger,bangerd,banger-machine,banger-guest}'
 	echo 'make install [PREFIX=DIR]   those, in ~/.local/bin or DIR/bin'
-	echo 'make check                  format, vet, tests with the race detector, no guests'
+	echo 'make check                  lint, format, vet, tests with the race detector, no guests'
+	echo 'make lint                   staticcheck, dead code, known vulnerabilities and licences of dependencies'
+	echo 'make coverage               what tests run of each package (RUN=REGEXP: with the programs of these scenarios), and what none runs'
+	echo 'make test-arm64             what tests an emulator can run of the programs for arm64'
+	echo 'make dist                   build/dist: archives and Debian packages for amd64 and arm64'
 	echo 'make smoke                  more and longer tests with real guests (LIST=1: their names; RUN=REGEXP: those that match;'
 	echo '                            JSON=FILE: the result of each)'
 	echo 'make soak                   thousands of random trees, and hours of fuzzing'
@@ -44,12 +49,12 @@ run:
 	scripts/run
 
 build:
-	@echo '== build: build/bin' >&2
-	mkdir -p build/bin
+	@echo '== build: $(BIN)' >&2
+	mkdir -p '$(BIN)'
 	for program in $(PROGRAMS); do
-		go build -ldflags '-s -w $(STAMP)' -o build/bin/$$program ./cmd/$$program
+		go build -ldflags '-s -w $(STAMP)' -o '$(BIN)'/$$program ./cmd/$$program
 	done
-	go build -ldflags '-s -w' -o build/bin/banger-guest ./cmd/banger-guest
+	go build -ldflags '-s -w' -o '$(BIN)/banger-guest' ./cmd/banger-guest
 
 PREFIX ?= $(HOME)/.local
 
@@ -72,8 +77,22 @@ soak:
 	@scripts/setup smoke
 	BANGER_TIER=soak go run ./scripts/testsum -guests -fuzz 2h -fuzz-budget 2h $(SMOKE)
 
-check:
+check: lint
 	@CGO_ENABLED=1 go run ./scripts/testsum -race
+
+lint:
+	@go run ./scripts/testsum -lint -summary build/lint-summary
+
+coverage:
+	@scripts/setup test
+	scripts/coverage '$(value RUN)'
+
+test-arm64:
+	@scripts/setup arm64
+	go run ./scripts/testsum -arm64 -summary build/arm64-summary
+
+dist:
+	@scripts/dist
 
 bench:
 	@scripts/setup smoke

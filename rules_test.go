@@ -35,6 +35,7 @@ var ranks = map[string]int{
 	"internal/testenv/shown": 6, "scripts/changelog": 7, "scripts/picture": 7,
 	"cmd/banger": 6, "cmd/bangerd": 6, "cmd/banger-machine": 6, "cmd/banger-guest": 6,
 	"internal/testenv": 6, "test/smoke": 7, "test/script": 7, "bench/bare": 6, "bench/ext4": 7, "bench/vmrun": 7, "bench/image": 7, "bench/network": 7, "bench/workspace": 7, "bench/network/inside": 7, "bench/lifecycle": 7, "bench/interactive": 7,
+	"test/dist":       7,
 	"scripts/testsum": 7, "scripts/man": 7, "scripts/promises": 7,
 }
 

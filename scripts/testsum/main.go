@@ -21,6 +21,8 @@ const guests = "banger/test/smoke"
 type options struct {
 	race    bool
 	only    bool // the named packages, nothing else
+	arm64   bool // that architecture's tests, nothing else
+	lint    bool // what tools say of the sources, nothing else
 	fuzz    time.Duration
 	budget  time.Duration
 	summary string
@@ -35,6 +37,8 @@ func main() {
 	var o options
 	flag.BoolVar(&o.race, "race", false, "with the race detector, without guests")
 	flag.BoolVar(&o.only, "guests", false, "only the packages named as arguments, one after the other, and what -fuzz says")
+	flag.BoolVar(&o.arm64, "arm64", false, "only the tests that an emulator can run of the programs for arm64")
+	flag.BoolVar(&o.lint, "lint", false, "only what tools say of the sources and the dependencies")
 	flag.DurationVar(&o.fuzz, "fuzz", -1, "time for each fuzz target (10s; with -guests none)")
 	flag.DurationVar(&o.budget, "fuzz-budget", 3*time.Minute, "time for all fuzz targets together")
 	flag.StringVar(&o.summary, "summary", "build/test-summary", "file for the last line")
@@ -67,6 +71,16 @@ func main() {
 func run(o options, packages []string, out io.Writer) error {
 	start := time.Now()
 	r := newReport(out)
+	if o.arm64 {
+		if err := r.arm64(); err != nil {
+			return err
+		}
+		return r.finish(o, start)
+	}
+	if o.lint {
+		r.lint()
+		return r.finish(o, start)
+	}
 	if o.only {
 		if err := r.test(append([]string{"-p", "1", "-timeout", "0", "-run", o.run}, packages...)...); err != nil {
 			return err

@@ -1,0 +1,156 @@
+// Package dist makes what is given to others, and installs, upgrades and removes it as people do.
+package dist
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// make runs scripts/dist on a clone of the last commit, and gives the directory of what it made.
+func makeDist(t *testing.T, clone string) string {
+	t.Helper()
+	testenv.RequireTier(t, "smoke", "soak")
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Run(t, "git", "clone", "--quiet", root, clone)
+	out := filepath.Join(clone, "build", "dist")
+	testenv.Run(t, filepath.Join(clone, "scripts", "dist"), out)
+	return out
+}
+
+// Two clones in different places give the same bytes, and nothing in them says where they were made.
+func TestSameBytes(t *testing.T) {
+	first := makeDist(t, filepath.Join(t.TempDir(), "a"))
+	second := makeDist(t, filepath.Join(t.TempDir(), "a directory of another length"))
+	sums := read(t, filepath.Join(first, "SHA256SUMS"))
+	if other := read(t, filepath.Join(second, "SHA256SUMS")); sums != other {
+		t.Errorf("SHA256SUMS differ:\n%s\n%s", sums, other)
+	}
+	if n := strings.Count(sums, "\n"); n != 5 {
+		t.Errorf("%d files, want an archive and a package for each of two architectures, and a list of parts:\n%s", n, sums)
+	}
+	testenv.Run(t, "sh", "-c", `cd "$0" && sha256sum --check --quiet SHA256SUMS`, first)
+	for _, arch := range []string{"amd64", "arm64"} {
+		tree := t.TempDir()
+		testenv.Run(t, "tar", "-xzf", one(t, first, "*-linux-"+arch+".tar.gz"), "--strip-components=1", "-C", tree)
+		for _, name := range testenv.Programs {
+			path := filepath.Join(tree, "lib", "banger", name)
+			kind := testenv.Run(t, "readelf", "--file-header", "--program-headers", path)
+			machine := map[string]string{"amd64": "X86-64", "arm64": "AArch64"}[arch]
+			if !strings.Contains(kind, machine) || strings.Contains(kind, "INTERP") {
+				t.Errorf("%s for %s is not a static program for it:\n%s", name, arch, kind)
+			}
+			if program := read(t, path); strings.Contains(program, filepath.Dir(filepath.Dir(first))) || strings.Contains(program, os.Getenv("HOME")+"/go/pkg") {
+				t.Errorf("%s says where it was built", path)
+			}
+		}
+	}
+}
+
+// tolerated are what lintian finds and what is meant.
+const tolerated = "statically-linked-binary,embedded-library,initial-upload-closes-no-bugs,bogus-mail-host,bogus-mail-host-in-debian-changelog,no-copyright-file,copyright-without-copyright-notice,copyright-not-using-common-license-for-apache2,binary-without-manpage,extended-description-is-probably-too-short,package-contains-documentation-outside-usr-share-doc,unstripped-binary-or-object"
+
+// installScript installs the first package, runs a VM, installs the second, and removes it, as root with an ordinary user beside it.
+const installScript = `
+exec 2>&1
+cd /test
+as() { su -s /bin/bash banger-test -c "export BANGER_STATE_DIR=/home/state PATH=/usr/local/bin:/usr/bin:/bin; $*"; }
+ok() { if "$@"; then echo "ok: $*"; else echo "FAILED ($?): $*"; fi; }
+ok apt-get install --yes --no-install-recommends ./first.deb >apt 2>&1 || cat apt
+cat apt | tail -n 3
+ok test -x /usr/bin/banger
+ok man --where banger
+ok sh -c 'man banger | grep -q "Linux machine"'
+ok bash -c '. /usr/share/bash-completion/completions/banger && complete -p banger'
+as banger doctor; echo "doctor: $?"
+ok as banger vm run --name keep -- true
+vmm=$(pgrep -u banger-test qemu-system)
+ok dpkg --install second.deb
+ok as banger vm exec keep -- true
+ok as banger daemon stop
+ok as banger vm exec keep -- true
+as banger daemon status | grep -i version
+echo "same VMM: $([ "$vmm" = "$(pgrep -u banger-test qemu-system)" ] && echo yes)"
+ok apt-get remove --yes banger >apt 2>&1 || cat apt
+ok test ! -e /usr/lib/banger -a ! -e /usr/bin/banger
+ok test -s /home/state/banger.db
+ok kill -0 "$vmm"
+ok dpkg --install first.deb
+ok as banger vm exec keep -- true
+ok as banger vm delete --force keep
+as banger daemon stop --force
+`
+
+// The package goes into a host, is upgraded and removed under a VM that runs, which does not notice.
+func TestInstall(t *testing.T) {
+	out := makeDist(t, filepath.Join(t.TempDir(), "clone"))
+	deb := one(t, out, "*_amd64.deb")
+	if text := testenv.Run(t, "dpkg-deb", "--info", deb); !strings.Contains(text, "Package: banger") {
+		t.Errorf("dpkg-deb --info:\n%s", text)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		pkg := one(t, out, "*_"+arch+".deb")
+		if text, err := exec.Command(testenv.RequireTool(t, "lintian"), "--allow-root", "--fail-on", "error,warning", "--suppress-tags", tolerated, pkg).CombinedOutput(); err != nil {
+			t.Errorf("lintian %s: %v\n%s", pkg, err, text)
+		}
+	}
+	w := testenv.NewWorld(t)
+	got, why := testenv.Container{
+		Script: installScript,
+		Prepare: fmt.Sprintf(`cp '%s' "$0/first.deb"; cp '%s' "$0/second.deb"; cp -a '%s' /mnt/root/home/state; chown -R %d:%d /mnt/root/home/state
+rm -f /mnt/root/etc/dpkg/dpkg.cfg.d/*; cp -f /usr/bin/man /mnt/root/usr/bin/man`, deb, next(t, deb), w.State, w.User.UID, w.User.GID),
+	}.Run(t)
+	t.Logf("%s", got)
+	if strings.Contains(got, "FAILED") || !strings.Contains(got, "ok: as banger vm delete") || !strings.Contains(got, "same VMM: yes") || !strings.Contains(got, "next") {
+		t.Errorf("not all went well\n%s", why)
+	}
+}
+
+// next makes a later version of a package, whose programs say so.
+func next(t *testing.T, deb string) string {
+	t.Helper()
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(t.TempDir(), "tree")
+	testenv.Run(t, "dpkg-deb", "--raw-extract", deb, tree)
+	for _, name := range []string{"bangerd", "banger-machine"} {
+		if err := testenv.Build(root, filepath.Join(tree, "usr", "lib", "banger", name), "./cmd/"+name, "next"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testenv.Run(t, "sed", "-i", "s/^Version: .*/&.next/", filepath.Join(tree, "DEBIAN", "control"))
+	path := filepath.Join(filepath.Dir(tree), "second.deb")
+	testenv.Run(t, "dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, path)
+	return path
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// one is the only file that a pattern names.
+func one(t *testing.T, dir, pattern string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s in %s: %v, %v, want one", pattern, dir, found, err)
+	}
+	return found[0]
+}
