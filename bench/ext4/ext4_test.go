@@ -197,8 +197,6 @@ func floorOf(b *testing.B, size int64, src tree.Source, before func() error) fun
 	}
 }
 
-func nothing() error { return nil }
-
 // readAll reads every file below dir.
 func readAll(dir string) func() error {
 	buf := make([]byte, 1<<20)

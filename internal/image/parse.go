@@ -179,7 +179,7 @@ func (f addition) validate() error {
 // checkPath takes a place in the image.
 func checkPath(p string) error {
 	if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || len(p) > maxPath || strings.ContainsFunc(p, unicode.IsControl) {
-		return fmt.Errorf("path %.100q: want an absolute one without . and ..", p)
+		return fmt.Errorf("path %.100q: want an absolute one, with no . or .. in it", p)
 	}
 	return nil
 }

@@ -98,7 +98,7 @@ func (m *Manager) publishRegistered(ctx context.Context, image banger.Image, hos
 	}
 	image.Key = keyOf(image, "registered "+image.Registered.SHA256+" "+seed)
 	m.publishing.Lock()
-	if same, err := m.Get(image.Key); err == nil && same.Registered != nil {
+	if same, unknown := m.Get(image.Key); unknown == nil && same.Registered != nil {
 		same.Registered, same.Source = image.Registered, image.Source
 		err = writeManifest(m.Dir.Image(image.Key), same)
 	}

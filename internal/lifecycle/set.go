@@ -68,7 +68,7 @@ func (m *Manager) planOf(vm banger.VM, change banger.SpecChange) (plan, error) {
 	}
 	ttl := change.TTL
 	change.TTL = nil
-	now, later := change, banger.SpecChange{}
+	var now, later banger.SpecChange
 	if isActive(vm.State) {
 		now = banger.SpecChange{StopIdle: change.StopIdle, Labels: change.Labels}
 		later = change

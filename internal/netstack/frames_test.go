@@ -128,14 +128,14 @@ func TestRaw6(t *testing.T) {
 		g.send(syn6Frame(netip.MustParseAddr(text), port, 8080))
 	}
 	answers := func(frame []byte) (header.TCP, bool) {
-		if header.Ethernet(frame).Type() != header.IPv6ProtocolNumber || header.IPv6(frame[14:]).TransportProtocol() != header.TCPProtocolNumber {
+		if header.Ethernet(frame).Type() != header.IPv6ProtocolNumber || header.IPv6(frame[14:]).NextHeader() != uint8(header.TCPProtocolNumber) {
 			return nil, false
 		}
 		return header.TCP(header.IPv6(frame[14:]).Payload()), true
 	}
 	g.send(syn6Frame(netip.MustParseAddr(originAddr6), 7777, portEcho))
 	g.receive("SYN-ACK", func(frame []byte) bool {
-		if header.Ethernet(frame).Type() == header.IPv6ProtocolNumber && header.IPv6(frame[14:]).TransportProtocol() == header.ICMPv6ProtocolNumber {
+		if header.Ethernet(frame).Type() == header.IPv6ProtocolNumber && header.IPv6(frame[14:]).NextHeader() == uint8(header.ICMPv6ProtocolNumber) {
 			g.send(neighborFrame(frame))
 		}
 		segment, ok := answers(frame)

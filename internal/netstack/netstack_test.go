@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (g *guest) noFlows() {
 // web gets a page and says which host name and address served it.
 func (g *guest) web(scheme, name, sni string) (string, error) {
 	transport := &http.Transport{DisableKeepAlives: true,
-		Dial: func(_, addr string) (net.Conn, error) {
+		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
 			port := uint16(portHTTP)
 			if strings.HasSuffix(addr, ":443") {
 				port = portTLS
@@ -227,7 +228,7 @@ func TestTraffic(t *testing.T) {
 	}
 	g.lookup("www.example.test", dns.TypeA)
 	g.refused(originAddr6, portEcho)
-	io.WriteString(g.mustDial("www.example.test", portEcho), string(clientHello(t, &tls.Config{InsecureSkipVerify: true})))
+	g.mustDial("www.example.test", portEcho).Write(clientHello(t, &tls.Config{InsecureSkipVerify: true}))
 	g.await(banger.NetDenied, "www.example.test:7")
 	g.noFlows()
 	if got := g.net.Traffic(); got != (banger.NetTraffic{}) {

@@ -49,7 +49,7 @@ func parseEcho(frame []byte) (echo, bool) {
 		}
 	case header.IPv6ProtocolNumber:
 		ip := header.IPv6(packet)
-		if !ip.IsValid(len(packet)) || ip.TransportProtocol() != header.ICMPv6ProtocolNumber {
+		if !ip.IsValid(len(packet)) || ip.NextHeader() != uint8(header.ICMPv6ProtocolNumber) {
 			return e, false
 		}
 		e.src, e.dst, e.data = addrOf(ip.SourceAddress()), addrOf(ip.DestinationAddress()), ip.Payload()

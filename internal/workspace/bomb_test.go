@@ -22,7 +22,6 @@ import (
 // guestPack makes a pack (git's documentation, "pack format").
 type guestPack struct {
 	bytes.Buffer
-	objects uint32
 }
 
 func (p *guestPack) begin(objects uint32) {
