@@ -85,7 +85,7 @@ func (p *prober) checkFit(ctx context.Context, program string) error {
 		return err
 	}
 	host.Version = programVersion
-	if err := (hostcheck.Report{hostcheck.Architecture(host), hostcheck.QEMU(ctx, host)}).Err(); err != nil {
+	if err := hostcheck.QEMU(ctx, host).Err(); err != nil {
 		return err
 	}
 	p.fit = file
