@@ -54,7 +54,7 @@ func (a *app) doctor(ctx context.Context, fix bool) error {
 	if a.json {
 		err = a.printJSON(report)
 	} else {
-		err = table(a.Out, checkRows(report))
+		err = tableWithin(a.Out, checkRows(report), 0) // whole: the end of a line may be the path that matters
 	}
 	if err == nil && report.Status() == hostcheck.Fail {
 		err = commandExit{status: statusOther}
@@ -89,7 +89,7 @@ func (a *app) mayRepair(ctx context.Context, repairs hostcheck.Report) (bool, er
 	for i := range repairs {
 		repairs[i].Hint = ""
 	}
-	if err := table(a.Err, checkRows(repairs)); err != nil {
+	if err := tableWithin(a.Err, checkRows(repairs), 0); err != nil {
 		return false, err
 	}
 	return a.confirm(ctx, "Repair this? The daemon starts anew, VMs go on.")
