@@ -51,35 +51,50 @@ func TestAgentTools(t *testing.T) {
 		}
 		return string(b)
 	}
+	guest := filepath.Join(root, "guest") // the files of a machine that runs are this computer's
+	big := strings.Repeat("0123456789", 100_000)
 	for _, step := range []struct {
 		tool string
 		args map[string]any
 		want string
 	}{
-		{"vm_create", map[string]any{"name": "one", "vcpu": 1, "memory_mib": 256, "disk_mib": 1024, "net": "allow=github.com"}, `"net":"allow=github.com"`},
-		{"vm_show", map[string]any{"vm": "one"}, `"memory_mib":256`},
-		{"vm_show", map[string]any{"vm": "one"}, `"state":"running"`},
-		{"vm_create", map[string]any{"name": "one"}, "conflict: "},
+		{"vm_create", map[string]any{"name": "files", "vcpu": 1, "memory_mib": 256, "disk_mib": 1024, "net": "allow=github.com"}, `"net":"allow=github.com"`},
+		{"vm_show", map[string]any{"vm": "files"}, `"memory_mib":256`},
+		{"vm_show", map[string]any{"vm": "files"}, `"state":"running"`},
+		{"vm_create", map[string]any{"name": "files"}, "conflict: "},
 		{"vm_create", map[string]any{"name": "Bad_Name"}, "invalid: "},
 		{"vm_create", map[string]any{"memory_mib": 1 << 24}, "refused: "},
 		{"vm_create", map[string]any{"disk_mib": 1<<44 + 1024}, "invalid: "},
 		{"vm_create", map[string]any{"disk_mib": 1}, "invalid: "},
 		{"vm_create", map[string]any{"no_such_field": 1}, "no_such_field"},
-		{"vm_net_show", map[string]any{"vm": "one"}, `"net":"allow=github.com"`},
-		{"vm_net_set", map[string]any{"vm": "one", "net": "none"}, `"net":"none"`},
-		{"vm_net_check", map[string]any{"vm": "one", "targets": []string{"https://github.com"}}, `"allowed":false`},
-		{"vm_net_set", map[string]any{"vm": "one", "net": "full,allow=10.0.0.0/8"}, "refused: "},
-		{"workspace_status", map[string]any{"vm": "one"}, "not_found: "},
-		{"workspace_prepare", map[string]any{"vm": "one", "path": "/"}, "refused: "},
-		{"vm_stop", map[string]any{"vm": "one"}, `"state":"stopped"`},
-		{"vm_exec", map[string]any{"vm": "one", "argv": []string{"true"}}, "conflict: "},
-		{"workspace_push", map[string]any{"vm": "one"}, "conflict: "},
-		{"vm_ports", map[string]any{"vm": "one"}, "conflict: "},
-		{"vm_start", map[string]any{"vm": "one"}, `"state":"running"`},
-		{"vm_delete", map[string]any{"vm": "one"}, "conflict: "},
+		{"vm_net_show", map[string]any{"vm": "files"}, `"net":"allow=github.com"`},
+		{"vm_net_set", map[string]any{"vm": "files", "net": "none"}, `"net":"none"`},
+		{"vm_net_check", map[string]any{"vm": "files", "targets": []string{"https://github.com"}}, `"allowed":false`},
+		{"vm_net_set", map[string]any{"vm": "files", "net": "full,allow=10.0.0.0/8"}, "refused: "},
+		{"workspace_status", map[string]any{"vm": "files"}, "not_found: "},
+		{"workspace_prepare", map[string]any{"vm": "files", "path": "/"}, "refused: "},
+		{"vm_write_file", map[string]any{"vm": "files", "path": guest + "/a/b/c", "content": big, "mode": "0750"}, `"bytes":1000000`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": guest + "/a/b/c", "offset": 500_003, "limit": 4}, `"content":"3456"`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": guest + "/a/b/c", "limit": 1}, `"mode":"0750"`},
+		{"vm_write_file", map[string]any{"vm": "files", "path": guest + "/a/b/c", "content": "/wA=", "encoding": "base64"}, `"mode":"0750"`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": guest + "/a/b/c"}, `"content":"/wA="`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": guest + "/a"}, "invalid: "},
+		{"vm_read_file", map[string]any{"vm": "files", "path": guest + "/none"}, "not_found: "},
+		{"vm_write_file", map[string]any{"vm": "files", "path": guest + "/a/b", "content": ""}, "conflict: "},
+		{"vm_write_file", map[string]any{"vm": "files", "path": guest + "/a/b/c/d", "content": ""}, ": "},
+		{"vm_stop", map[string]any{"vm": "files"}, `"state":"stopped"`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": "/etc/motd"}, `"content":"hello\n"`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": "/etc/link"}, `"mode":"0640"`},
+		{"vm_read_file", map[string]any{"vm": "files", "path": "/etc/tty"}, "invalid: "},
+		{"vm_write_file", map[string]any{"vm": "files", "path": guest + "/stopped", "content": "x"}, `"bytes":1`},
+		{"vm_exec", map[string]any{"vm": "files", "argv": []string{"true"}}, "conflict: "},
+		{"workspace_push", map[string]any{"vm": "files"}, "conflict: "},
+		{"vm_ports", map[string]any{"vm": "files"}, "conflict: "},
+		{"vm_start", map[string]any{"vm": "files"}, `"state":"running"`},
+		{"vm_delete", map[string]any{"vm": "files"}, "conflict: "},
 		{"vm_list", nil, `"others":0`},
-		{"vm_delete", map[string]any{"vm": "one", "force": true}, `"name":"one"`},
-		{"vm_show", map[string]any{"vm": "one"}, "not_found: "},
+		{"vm_delete", map[string]any{"vm": "files", "force": true}, `"name":"files"`},
+		{"vm_show", map[string]any{"vm": "files"}, "not_found: "},
 	} {
 		if got := use(step.tool, step.args); !strings.Contains(got, step.want) {
 			t.Errorf("%s %v: %s, want it to have %s", step.tool, step.args, got, step.want)
