@@ -1,5 +1,5 @@
-// Command man writes the manual pages of all commands, and of the configuration's file, from the repository's root:
-// go run ./scripts/man -version v1.2.0 -date 2026-11-29 DIR
+// Command man writes the manual pages of all commands into DIR/man1, and that of the configuration's file into DIR/man5. From the
+// repository's root: go run ./scripts/man -version v1.2.0 -date 2026-11-29 DIR
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 }
 
 func write(dir string, edition manual.Edition) error {
-	if err := manual.WritePages(dir, cli.Commands(edition.Version), edition); err != nil {
+	if err := manual.WritePages(filepath.Join(dir, "man1"), cli.Commands(edition.Version), edition); err != nil {
 		return err
 	}
 	config, err := os.ReadFile("docs/config.md")
@@ -36,5 +36,8 @@ func write(dir string, edition manual.Edition) error {
 		return err
 	}
 	page := manual.Document("banger.toml", "5", "the configuration file of banger", string(config), edition)
-	return os.WriteFile(filepath.Join(dir, "banger.toml.5"), []byte(page), 0o644)
+	if err := os.MkdirAll(filepath.Join(dir, "man5"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "man5", "banger.toml.5"), []byte(page), 0o644)
 }
