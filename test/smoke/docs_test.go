@@ -30,6 +30,8 @@ import (
 // notRun are the statements of the documents that TestDocuments does not run, each for its reason. One that no document shows
 // fails the test.
 var notRun = map[string]string{
+	"git for-each-ref refs/banger":                                          "docs/recovery.md has it with a repository",
+	"git merge refs/banger/devbox/0123456789ab/20261128T182914.000Z/head":   "a ref of somebody else's; docs/recovery.md uses one",
 	"banger image build debian-bookworm-slim":                               "each run of these tests begins with it",
 	"banger image build mine --file image.toml":                             "TestBuildWithFiles",
 	"banger allow ./repo":                                                   "asks a person: TestConsentOnATerminal",
@@ -46,6 +48,14 @@ var untilInterrupted = []string{
 	"banger workspace watch fix",
 	"banger vm net devbox log --follow --denied",
 }
+
+// harmless is a statement that may end with 1 here: the image is one file with a link for each test, and tar takes a new link for a change.
+const harmless = "tar -C ~/.local/state/banger -c --sparse . > state.tar"
+
+// withMake makes images with make the default: the small one that tests have does not have it.
+const withMake = `banger image build made --from debian-bookworm-slim --packages make
+		sed -i s/debian-bookworm-slim/made/ "$BANGER_CONFIG"
+		banger daemon stop`
 
 // before is run ahead of a document's commands: what they take for granted.
 var before = map[string]string{
@@ -71,9 +81,10 @@ var before = map[string]string{
 		banger image delete tools`,
 	"docs/project-files.md": `printf 'ports = ["127.0.0.1:80:80"]\n' >repo/.banger.toml
 		banger allow --accept "$(banger allow --json ./repo | sed -n 's/.*"digest": "\(.*\)".*/\1/p')" ./repo`,
-	"README.md": `banger image build made --from debian-bookworm-slim --packages make
-		sed -i s/debian-bookworm-slim/made/ "$BANGER_CONFIG"
-		banger daemon stop`,
+	"README.md":      withMake,
+	"docs/agents.md": withMake,
+	"docs/json.md":   `banger vm run --name devbox --label team=blue -- true`,
+	"docs/api.md":    `banger ps`,
 }
 
 // Every command that a document shows runs, with real guests, as an ordinary user, or says in notRun why it does not. What has to be
@@ -135,7 +146,7 @@ func runDocument(t *testing.T, root, document string, list []shown.Statement, re
 		if slices.Contains(untilInterrupted, s.Text) {
 			text = "timeout --signal=INT --kill-after=60 15 " + text + " || { status=$?; [ $status = 124 ] || [ $status = 130 ]; }"
 		}
-		if r := p.run(t, text); r.Status != 0 {
+		if r := p.run(t, text); r.Status != 0 && !(r.Status == 1 && s.Text == harmless) {
 			t.Errorf("%s:%d: %s: status %d\n%s%s", document, s.Line, s.Text, r.Status, r.Stdout, r.Stderr)
 		} else {
 			t.Logf("%5.1fs  %s", r.Elapsed.Seconds(), s.Text)
