@@ -69,11 +69,9 @@ var before = map[string]string{
 	"docs/faq.md":     `banger vm run --name devbox ./repo -- true`,
 	"docs/recovery.md": `banger vm run --name devbox ./repo -- sh -c 'echo more >>README; echo keep >/root/precious'
 		banger vm run --rm ./repo -- sh -c 'echo kept >>README; git commit -qam kept; echo changed >>Makefile'`,
-	"docs/images.md": `banger vm run --rm -- true
-		banger image export debian-bookworm-slim rootfs.tar.xz.tar && xz -0 -T0 <rootfs.tar.xz.tar >rootfs.tar.xz; rm rootfs.tar.xz.tar
+	"docs/images.md": `banger image export debian-bookworm-slim rootfs.tar.xz.tar && xz -0 -T0 <rootfs.tar.xz.tar >rootfs.tar.xz; rm rootfs.tar.xz.tar
 		mkdir -p tree/root && banger disk create disk.ext4 --size 64M --from-dir tree`,
-	"docs/catalog.md": `banger vm run --rm -- true
-		docker save tools | banger image import - --name tools
+	"docs/catalog.md": `docker save tools | banger image import - --name tools
 		public=$(banger catalog keygen other.pem)
 		banger image publish tools --to ~/published --key other.pem
 		banger kernel publish debian-cloud --to ~/published --key other.pem
