@@ -12,8 +12,9 @@ import (
 // Set by the linker.
 var version, commit, built string
 
-// softMemory is how many bytes of memory the collector of garbage tries to keep to: a repository of 50,000 files needs half of it.
-const softMemory = 64 << 20
+// softMemory is how many bytes of memory the collector of garbage tries to keep to: what is known of a repository of 50,000 files fits in without
+// the collector being at work all the time.
+const softMemory = 72 << 20
 
 func main() {
 	debug.SetMemoryLimit(softMemory)

@@ -112,6 +112,9 @@ func (c *Copy) readHead(ctx context.Context, w *workState) error {
 			w.index[e.Path] = blobRef{e.Mode, e.ID}
 		}
 	}
+	if maps.Equal(w.head, w.index) { // nothing is staged: one list in memory instead of two
+		w.head = w.index
+	}
 	return nil
 }
 
