@@ -76,7 +76,7 @@ func BenchmarkCopies(b *testing.B) {
 	box := handles.VMM.PID
 	dir := w.User.Dir(b)
 	c := copier{b: b, w: w, config: strings.TrimSpace(w.Must("ssh-config", "--print-path")), file: filepath.Join(dir, "data"),
-		back: filepath.Join(dir, "back"), size: testenv.Number("BANGER_BENCH_MIB", 32) << 20}
+		back: filepath.Join(dir, "back"), size: testenv.Number("BANGER_BENCH_MIB", 128) << 20}
 	data := make([]byte, c.size)
 	rand.Read(data) // zeros would travel as holes
 	if err := os.WriteFile(c.file, data, 0o644); err != nil {
@@ -89,12 +89,12 @@ func BenchmarkCopies(b *testing.B) {
 	}{
 		{raw, func() { c.rawIn(g, rawSink, data) }, func() { c.rawOut(g, rawSource) }},
 		{rawToFile, func() { c.rawIn(g, rawFile, data) }, func() { c.rawOut(g, rawBack) }},
-		{vmCopy, func() { w.Must("vm", "cp", c.file, "box:/dev/shm/vmcp") }, func() { w.Must("vm", "cp", "box:/dev/shm/vmcp", c.back) }},
+		{vmCopy, func() { w.Must("vm", "cp", c.file, "box:/dev/shm/copy") }, func() { w.Must("vm", "cp", "box:/dev/shm/copy", c.back) }},
 		{vmCopy + " to a disk", func() { w.Must("vm", "cp", c.file, "box:/root/vmcp") }, func() { w.Must("vm", "cp", "box:/root/vmcp", c.back) }},
-		{sshStream, func() { c.ssh(c.file, "", "cat > /dev/shm/ssh") }, func() { c.ssh("", c.back, "cat /dev/shm/ssh") }},
-		{scp, func() { c.run("", "", "scp", "-q", "-F", c.config, c.file, "box.vm:/dev/shm/scp") },
-			func() { c.run("", "", "scp", "-q", "-F", c.config, "box.vm:/dev/shm/scp", c.back) }},
-		{sftp, func() { c.sftp("put " + c.file + " /dev/shm/sftp") }, func() { c.sftp("get /dev/shm/sftp " + c.back) }},
+		{sshStream, func() { c.ssh(c.file, "", "cat > /dev/shm/copy") }, func() { c.ssh("", c.back, "cat /dev/shm/copy") }},
+		{scp, func() { c.run("", "", "scp", "-q", "-F", c.config, c.file, "box.vm:/dev/shm/copy") },
+			func() { c.run("", "", "scp", "-q", "-F", c.config, "box.vm:/dev/shm/copy", c.back) }},
+		{sftp, func() { c.sftp("put " + c.file + " /dev/shm/copy") }, func() { c.sftp("get /dev/shm/copy " + c.back) }},
 	}
 	all := results{}
 	for i := range runs() {
@@ -119,13 +119,19 @@ func BenchmarkCopies(b *testing.B) {
 		all.report(b, what, raw, rawToFile, vmCopy, vmCopy+" to a disk", sshStream, scp, sftp)
 	}
 	all.report(b, signedIn, sshStream, inGuest)
-	for _, what := range []string{intoGuest, outOfGuest} {
-		all.compare(b, what+": vm cp at least 0.8 of the raw channel", what, vmCopy, what, raw)
-		all.compare(b, what+": vm cp beside the raw channel with a file", what, vmCopy, what, rawToFile)
-		all.compare(b, what+": scp at least 0.9 of an ssh stream", what, scp, what, sshStream)
-		all.compare(b, what+": sftp at least 0.9 of an ssh stream", what, sftp, what, sshStream)
+	names := map[string]string{raw: "raw", rawToFile: "raw-file", vmCopy: "vm-cp", vmCopy + " to a disk": "vm-cp-disk", sshStream: "ssh", scp: "scp", sftp: "sftp"}
+	for direction, what := range map[string]string{"in": intoGuest, "out": outOfGuest} {
+		for way, name := range names {
+			b.ReportMetric(all.median(what, way), direction+"-"+name+"-MB/s")
+			b.ReportMetric(all.median(what+guestTime, way), direction+"-"+name+"-qemu-ns/B")
+		}
+		all.metric(b, direction+"-vm-cp/raw", what, vmCopy, what, raw)
+		all.metric(b, direction+"-vm-cp/raw-file", what, vmCopy, what, rawToFile)
+		all.metric(b, direction+"-scp/ssh", what, scp, what, sshStream)
+		all.metric(b, direction+"-sftp/ssh", what, sftp, what, sshStream)
 	}
-	all.compare(b, "ssh NAME true: at most 1.3 of the same in the guest", signedIn, sshStream, signedIn, inGuest)
+	b.ReportMetric(all.median(signedIn, sshStream), "ssh-true-ms")
+	all.metric(b, "ssh-true/guest", signedIn, sshStream, signedIn, inGuest)
 }
 
 // measure gives MB/s, and what a byte costs the process in which the guest is emulated: that depends little on what else this computer does.

@@ -2,7 +2,7 @@
 // network and gvisor-tap-vsock as further cards of the same guest, the host's own sockets, a channel on which nothing but bytes travel,
 // and a plain ssh stream.
 //
-// BANGER_BENCH_RUNS is how often each way runs (5), BANGER_BENCH_MIB how much a copy moves (32). What is compared takes turns in one run.
+// BANGER_BENCH_RUNS is how often each way runs (5), BANGER_BENCH_MIB how much a copy moves (128). What is compared takes turns in one run.
 package network
 
 import (
@@ -57,9 +57,9 @@ func (r results) report(b *testing.B, what string, ways ...string) {
 	}
 }
 
-// compare tells a promise with the ratio that was measured.
-func (r results) compare(b *testing.B, promise, what, way, whatElse, other string) {
-	b.Logf("%-70s %.2f", promise, r.median(what, way)/r.median(whatElse, other))
+// metric reports a ratio.
+func (r results) metric(b *testing.B, name, what, way, whatElse, other string) {
+	b.ReportMetric(r.median(what, way)/r.median(whatElse, other), name)
 }
 
 func load(b *testing.B) {
