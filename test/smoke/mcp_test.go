@@ -237,7 +237,7 @@ func checkKilled(a agent) {
 		}
 	}
 	const script = "trap '' HUP; echo $$ > $0; echo begun; sleep 1000"
-	if r := a.exec(object{"timeout_seconds": 5}, "sh", "-c", script, "/tmp/timed"); !r.TimedOut || r.Stdout != "begun\n" {
+	if r := a.exec(object{"timeout_seconds": 20}, "sh", "-c", script, "/tmp/timed"); !r.TimedOut || r.Stdout != "begun\n" {
 		a.Errorf("a command whose time is over: %+v", r)
 	}
 	gone("/tmp/timed")
