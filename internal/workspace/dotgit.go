@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -29,7 +28,7 @@ func (d dotGit) linked() bool { return d.own != d.common }
 var (
 	ownParts    = []string{"HEAD", "index"}
 	commonParts = []string{"packed-refs", "shallow", "info/exclude", "logs/refs/stash"}
-	worktreeDir = regexp.MustCompile(`^worktrees/[^/]+/gitdir$`)
+	worktreeDir = banger.Pattern(`^worktrees/[^/]+/gitdir$`)
 	notRefs     = []string{"objects", "hooks", "lfs", "modules", "rr-cache"}
 )
 
@@ -141,7 +140,7 @@ func (c *Copy) listNames(ctx context.Context, guest Guest, dir string, parts []s
 		case node.path == "reftable":
 			return nil, &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: dir, Err: errors.New("its refs are in a reftable"), Hint: "in the guest: git refs migrate --ref-format=files"}
 		case node.Kind != tree.File || len(names) >= maxRefs:
-		case slices.Contains(parts, node.path), strings.HasPrefix(node.path, "refs/"), worktreeDir.MatchString(node.path):
+		case slices.Contains(parts, node.path), strings.HasPrefix(node.path, "refs/"), worktreeDir().MatchString(node.path):
 			names = append(names, node.path)
 			if node.path == "index" {
 				c.written = node.modified()
@@ -163,7 +162,7 @@ func fileLimit(name string) int64 {
 	case "logs/refs/stash":
 		return maxReflog
 	}
-	if worktreeDir.MatchString(name) {
+	if worktreeDir().MatchString(name) {
 		return maxPath
 	}
 	return maxRefFile
@@ -200,7 +199,7 @@ func (c *Copy) takeNames(ctx context.Context, d dotGit, content map[string][]byt
 		c.refs.stashes = append(c.refs.stashes, id)
 	}
 	for name, text := range content {
-		if worktreeDir.MatchString(name) {
+		if worktreeDir().MatchString(name) {
 			c.Linked = append(c.Linked, path.Dir(resolvePath(path.Join(d.common, path.Dir(name)), string(text))))
 		}
 	}
@@ -230,9 +229,9 @@ func (c *Copy) takeNames(ctx context.Context, d dotGit, content map[string][]byt
 
 // Files below objects.
 var (
-	packFile  = regexp.MustCompile(`^pack/pack-[0-9a-f]{40}\.pack$`)
-	looseFile = regexp.MustCompile(`^[0-9a-f]{2}/[0-9a-f]{38}$`)
-	sha256    = regexp.MustCompile(`^(pack/pack-[0-9a-f]{64}\.pack|[0-9a-f]{2}/[0-9a-f]{62})$`)
+	packFile  = banger.Pattern(`^pack/pack-[0-9a-f]{40}\.pack$`)
+	looseFile = banger.Pattern(`^[0-9a-f]{2}/[0-9a-f]{38}$`)
+	sha256    = banger.Pattern(`^(pack/pack-[0-9a-f]{64}\.pack|[0-9a-f]{2}/[0-9a-f]{62})$`)
 )
 
 // readObjects copies the objects that the host does not have. What a pack's name says of the host's own is not sent again, nor loose
@@ -254,13 +253,13 @@ func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[
 		case err != nil:
 			return err
 		case node.Kind != tree.File || have[node.path]:
-		case sha256.MatchString(node.path):
+		case sha256().MatchString(node.path):
 			return &banger.Error{Kind: banger.ErrUnsupported, Op: "workspace", Subject: dir, Err: errors.New("its objects have SHA-256 names"), Hint: "copy it out: banger vm cp"}
-		case packFile.MatchString(node.path):
+		case packFile().MatchString(node.path):
 			if c.origin.Repo == "" || !slices.Contains(c.origin.Packs, path.Base(node.path)) {
 				packs = append(packs, node.path)
 			}
-		case looseFile.MatchString(node.path):
+		case looseFile().MatchString(node.path):
 			loose = append(loose, strings.Replace(node.path, "/", "", 1))
 		}
 	}
@@ -278,9 +277,9 @@ func (c *Copy) readObjects(ctx context.Context, guest Guest, d dotGit, have map[
 		case err != nil:
 			return err
 		case e.Kind != tree.File:
-		case packFile.MatchString(e.Path):
+		case packFile().MatchString(e.Path):
 			err = c.takePack(ctx, e)
-		case looseFile.MatchString(e.Path):
+		case looseFile().MatchString(e.Path):
 			err = c.takeLoose(gathered, e)
 		}
 		if err != nil {

@@ -171,7 +171,7 @@ func TestObjectsThatTheHostHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	read = slices.DeleteFunc(read, func(name string) bool { return !looseFile.MatchString(name) })
+	read = slices.DeleteFunc(read, func(name string) bool { return !looseFile().MatchString(name) })
 	if len(read) != 3 { // a commit, its tree and a file
 		t.Errorf("read %q", read)
 	}
