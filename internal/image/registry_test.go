@@ -397,20 +397,10 @@ func TestPullFromFaultyRegistry(t *testing.T) {
 	}
 }
 
-// fakeImage says of itself what a test wants.
-type fakeImage struct {
-	v1.Image
-	manifest *v1.Manifest
-}
-
-func (f fakeImage) Manifest() (*v1.Manifest, error)     { return f.manifest, nil }
-func (f fakeImage) RawManifest() ([]byte, error)        { return json.Marshal(f.manifest) }
-func (f fakeImage) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-func (f fakeImage) Layers() ([]v1.Layer, error)         { return nil, nil }
-func (f fakeImage) ConfigLayer() (v1.Layer, error)      { return nil, errors.New("none") }
-func (f fakeImage) put(t *testing.T, host, repo string) {
+// putManifest gives a registry a manifest that says what a test wants.
+func putManifest(t *testing.T, host, repo string, manifest *v1.Manifest) {
 	t.Helper()
-	raw, err := f.RawManifest()
+	raw, err := json.Marshal(manifest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,7 +442,7 @@ func TestPullOfBadManifest(t *testing.T) {
 			}
 			manifest = manifest.DeepCopy()
 			tc.change(manifest)
-			fakeImage{img, manifest}.put(t, host, "app")
+			putManifest(t, host, "app", manifest)
 			m := newManager(t, "exit 1")
 			if _, err := m.Pull(t.Context(), api.PullRequest{Ref: host + "/app:1"}, nil); !errors.Is(err, tc.want) {
 				t.Errorf("Pull: %v, want %v", err, tc.want)

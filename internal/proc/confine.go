@@ -51,21 +51,6 @@ func (c Confinement) Merge(d Confinement) Confinement {
 	}
 }
 
-// Layers says which layers of confinement hold for a process.
-type Layers struct {
-	NoNewPrivs  bool `json:"no_new_privs"`
-	NoCore      bool `json:"no_core"`      // RLIMIT_CORE is 0
-	Landlock    int  `json:"landlock"`     // ABI of the kernel that files are confined by; 0: not at all
-	LandlockNet bool `json:"landlock_net"` // TCP needs a grant (ABI 4)
-	LandlockIPC bool `json:"landlock_ipc"` // signals and abstract sockets end at the domain (ABI 6)
-}
-
-// LayersAvailable is what this kernel can do for a confined process.
-func LayersAvailable() Layers {
-	abi := LandlockABI()
-	return Layers{NoNewPrivs: true, NoCore: true, Landlock: abi, LandlockNet: abi >= 4, LandlockIPC: abi >= 6}
-}
-
 // LandlockABI is the kernel's version of Landlock; 0 when it has none.
 func LandlockABI() int {
 	abi, err := ll.LandlockGetABIVersion()

@@ -172,14 +172,6 @@ func readNames(r *bufio.Reader) ([]string, error) {
 	return names, nil
 }
 
-// AskNodes sends a Walk and yields what the other side says. It ends with the first error of yield.
-func AskNodes(rw io.ReadWriter, walk Walk, yield func(Node) error) error {
-	if err := writeLine(rw, Request{Walk: &walk}); err != nil {
-		return cutOff(err)
-	}
-	return ReceiveNodes(rw, yield)
-}
-
 // ReceiveNodes reads the answer to a Walk.
 func ReceiveNodes(r io.Reader, yield func(Node) error) error {
 	in := bufio.NewReaderSize(r, maxFrame)
@@ -273,13 +265,4 @@ func (s Server) remove(w io.Writer, r *bufio.Reader, req Remove) error {
 		}
 	}
 	return writeLine(w, Answer{Report: &Report{Entries: len(names)}})
-}
-
-// AskRemove sends a Remove.
-func AskRemove(rw io.ReadWriter, dir string, names []string) error {
-	if err := WriteRequest(rw, Request{Remove: &Remove{Path: []byte(dir)}}, names); err != nil {
-		return err
-	}
-	_, err := readAnswer(bufio.NewReader(rw))
-	return err
 }

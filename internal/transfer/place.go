@@ -23,9 +23,6 @@ type Place struct {
 	Name string // empty: what comes is joined with what is in Dir
 }
 
-// Path is where the copy is.
-func (p Place) Path() string { return filepath.Join(p.Dir, p.Name) }
-
 // Resolve decides where an origin goes as cp does: into dest when that is a directory, else to dest itself, whose parent must be there.
 // Symbolic links in dest are followed. Errors: ErrNotFound, ErrConflict, ErrInvalid, ErrRefused.
 func Resolve(dest string, o Origin) (Place, error) {
