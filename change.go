@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -16,11 +17,14 @@ type SpecChange struct {
 	TTL       *time.Duration     `json:"ttl_ns,omitempty"` // from now on, 0: never deleted; of the VM, not of its spec
 	Env       map[string]*string `json:"env,omitempty"`
 	Labels    map[string]*string `json:"labels,omitempty"`
+	// RemoveSync names, by their path on the host as the spec has it, files of the host's user that the VM gets no copies of any more.
+	RemoveSync []string `json:"remove_sync,omitempty"`
 }
 
 // IsZero tells whether nothing changes.
 func (c SpecChange) IsZero() bool {
-	return c.VCPU == nil && c.MemoryMiB == nil && c.DiskBytes == nil && c.StopIdle == nil && c.TTL == nil && len(c.Env) == 0 && len(c.Labels) == 0
+	return c.VCPU == nil && c.MemoryMiB == nil && c.DiskBytes == nil && c.StopIdle == nil && c.TTL == nil && len(c.Env) == 0 && len(c.Labels) == 0 &&
+		len(c.RemoveSync) == 0
 }
 
 // Apply gives the changed spec and leaves s alone.
@@ -31,7 +35,22 @@ func (c SpecChange) Apply(s VMSpec) VMSpec {
 	s.StopIdle = *cmp.Or(c.StopIdle, &s.StopIdle)
 	s.Env = changed(s.Env, c.Env)
 	s.Labels = changed(s.Labels, c.Labels)
+	if left, removed := c.split(s.Sync); removed != nil {
+		s.Sync = left
+	}
 	return s
+}
+
+// split tells which of a VM's entries stay and which go; nil is none.
+func (c SpecChange) split(list []FileSync) (left, removed []FileSync) {
+	for _, f := range list {
+		if slices.Contains(c.RemoveSync, f.Host) {
+			removed = append(removed, f)
+		} else {
+			left = append(left, f)
+		}
+	}
+	return left, removed
 }
 
 // changed gives a copy of m with changes, nil when nothing is left.
@@ -58,7 +77,16 @@ func changed(m map[string]string, changes map[string]*string) map[string]string 
 
 // And is c followed by next, as far as it changes anything about s.
 func (c SpecChange) And(next SpecChange, s VMSpec) SpecChange {
+	var gone []string
+	_, removed := SpecChange{RemoveSync: slices.Concat(c.RemoveSync, next.RemoveSync)}.split(s.Sync)
+	for _, f := range removed {
+		if !slices.Contains(gone, f.Host) {
+			gone = append(gone, f.Host)
+		}
+	}
 	return SpecChange{
+		RemoveSync: gone,
+
 		VCPU:      differing(cmp.Or(next.VCPU, c.VCPU), s.VCPU),
 		MemoryMiB: differing(cmp.Or(next.MemoryMiB, c.MemoryMiB), s.MemoryMiB),
 		DiskBytes: differing(cmp.Or(next.DiskBytes, c.DiskBytes), s.DiskBytes),
@@ -91,7 +119,7 @@ func differingKeys(first, then map[string]*string, now map[string]string) map[st
 
 // FieldChange is one change as people see it. The values of variables are left out: they may be secrets.
 type FieldChange struct {
-	Field string `json:"field"` // "vcpu", "memory", "disk", "stop idle", "env NAME", "label KEY"
+	Field string `json:"field"` // "vcpu", "memory", "disk", "stop idle", "env NAME", "label KEY", "sync HOST"
 	From  string `json:"from"`  // "-" when there is none
 	To    string `json:"to"`
 }
@@ -117,6 +145,10 @@ func (c SpecChange) Fields(s VMSpec) []FieldChange {
 	for _, key := range sortedKeys(c.Labels) {
 		from, to := labelText(s.Labels, key), labelText(after.Labels, key)
 		add("label "+key, from, to)
+	}
+	_, removed := c.split(s.Sync)
+	for _, f := range removed {
+		list = append(list, FieldChange{"sync " + f.Host, f.String(), "-"})
 	}
 	return list
 }

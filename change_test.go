@@ -10,7 +10,8 @@ func TestSpecChange(t *testing.T) {
 	text := func(s string) *string { return &s }
 	number := func(n int) *int { return &n }
 	size := func(n int64) *int64 { return &n }
-	spec := VMSpec{Name: "x", VCPU: 2, MemoryMiB: 1024, DiskBytes: 8 << 30, Env: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"team": "blue"}}
+	spec := VMSpec{Name: "x", VCPU: 2, MemoryMiB: 1024, DiskBytes: 8 << 30, Env: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"team": "blue"},
+		Sync: []FileSync{{Host: "~/a"}, {Host: "~/b", Guest: "~/x"}, {Host: "~/b", Guest: "~/y", Mode: "0400"}}}
 	for _, tc := range []struct {
 		what   string
 		change SpecChange
@@ -29,6 +30,11 @@ func TestSpecChange(t *testing.T) {
 		{"the last label", SpecChange{Labels: map[string]*string{"team": nil}}, func(s *VMSpec) { s.Labels = nil }, []FieldChange{{"label team", `"blue"`, "-"}}},
 		{"a label", SpecChange{Labels: map[string]*string{"team": text("red"), "new": text("")}},
 			func(s *VMSpec) { s.Labels = map[string]string{"team": "red", "new": ""} }, []FieldChange{{"label new", "-", `""`}, {"label team", `"blue"`, `"red"`}}},
+		{"a synced file", SpecChange{RemoveSync: []string{"~/b", "/home/me/b"}}, func(s *VMSpec) { s.Sync = []FileSync{{Host: "~/a"}} },
+			[]FieldChange{{"sync ~/b", "~/b to ~/x", "-"}, {"sync ~/b", "~/b to ~/y with mode 0400", "-"}}},
+		{"all synced files", SpecChange{RemoveSync: []string{"~/b", "~/a"}}, func(s *VMSpec) { s.Sync = nil },
+			[]FieldChange{{"sync ~/a", "~/a", "-"}, {"sync ~/b", "~/b to ~/x", "-"}, {"sync ~/b", "~/b to ~/y with mode 0400", "-"}}},
+		{"a file that is not synced", SpecChange{RemoveSync: []string{"~/c"}}, func(*VMSpec) {}, []FieldChange{}},
 	} {
 		want := spec
 		tc.want(&want)
@@ -51,7 +57,7 @@ func TestSpecChange(t *testing.T) {
 		// To change it back leaves nothing to do.
 		back := SpecChange{VCPU: &spec.VCPU, MemoryMiB: &spec.MemoryMiB, DiskBytes: &spec.DiskBytes,
 			Env: map[string]*string{"A": text("1"), "B": text("2"), "C": nil}, Labels: map[string]*string{"team": text("blue"), "new": nil, "none": nil}}
-		if both := tc.change.And(back, spec); !both.IsZero() {
+		if both := tc.change.And(back, spec); !both.IsZero() && tc.change.RemoveSync == nil { // there is no way back for those
 			t.Errorf("%s: and back leaves %+v", tc.what, both)
 		}
 	}

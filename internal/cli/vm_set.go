@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type setFlags struct {
 	ttl     span
 	noEnv   []string
 	noLabel []string
+	noSync  []string
 	dryRun  bool
 }
 
@@ -35,6 +37,7 @@ start (the guest's own reboot is none). A disk only grows: the guest makes its f
 		Example: `  banger vm set --memory 8G --vcpu 4 devbox
   banger vm set --disk-size 100G devbox && banger vm restart devbox
   banger vm set --label team=blue --remove-label scratch devbox webbox
+  banger vm set --remove-sync ~/.netrc devbox         it gets no copies any more; the one that it has stays
   banger vm set --dry-run --disk-size 4G devbox       what would come of it`,
 		ValidArgsFunction: a.completeVMs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,6 +61,7 @@ func (f *setFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.noLabel, "remove-label", nil, "`KEY` of a label to remove (repeatable)")
 	f.env.addVariables(cmd)
 	flags.StringArrayVar(&f.noEnv, "remove-env", nil, "`KEY` of a variable to remove (repeatable)")
+	flags.StringArrayVar(&f.noSync, "remove-sync", nil, "`file` of your home that --sync named and that the VM gets no copies of any more (repeatable)")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only tell what would change, and when")
 	for _, name := range []string{"remove-label", "remove-env"} {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
@@ -78,7 +82,12 @@ func (f *setFlags) change(cmd *cobra.Command) (banger.SpecChange, error) {
 	if err != nil {
 		return banger.SpecChange{}, err
 	}
-	change := banger.SpecChange{StopIdle: idle, VCPU: req.VCPU, MemoryMiB: req.MemoryMiB, DiskBytes: req.DiskBytes, Env: changes(env, f.noEnv), Labels: changes(req.Labels, f.noLabel)}
+	gone, err := homePaths(f.noSync)
+	if err != nil {
+		return banger.SpecChange{}, err
+	}
+	change := banger.SpecChange{StopIdle: idle, VCPU: req.VCPU, MemoryMiB: req.MemoryMiB, DiskBytes: req.DiskBytes, Env: changes(env, f.noEnv), Labels: changes(req.Labels, f.noLabel),
+		RemoveSync: gone}
 	if cmd.Flags().Changed("ttl") {
 		ttl := time.Duration(f.ttl)
 		change.TTL = &ttl
@@ -99,6 +108,29 @@ func changes(set map[string]string, remove []string) map[string]*string {
 		all[key] = nil
 	}
 	return all
+}
+
+// homePaths gives files of the user's home in each way that --sync may have named them: "~/.netrc" and "/home/me/.netrc".
+func homePaths(list []string) (all []string, err error) {
+	sync, err := parseSync(list)
+	if err != nil || sync == nil {
+		return nil, err
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range sync {
+		if f.Guest != "" {
+			return nil, banger.Invalidf("--remove-sync %q: want the path here alone", f.String())
+		}
+		name, _, err := f.Paths(home)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f.Host, "~/"+name, filepath.Join(home, name))
+	}
+	return all, nil
 }
 
 func (a *app) setVMs(ctx context.Context, refs []string, req api.SetRequest) error {
