@@ -18,7 +18,7 @@ import (
 	"banger/internal/transfer"
 )
 
-// A file is written under a name that begins with stagingNew and may be thrown away. Before it changes places with what is at its path it
+// A file is written under a name that begins with stagingNew and may be thrown away: who writes it keeps it locked (flock(2)). Before it changes places with what is at its path it
 // gets a name that begins with stagingOut and tells what it is and what is expected to come out, so that who finds it after a crash knows
 // whether it is the only copy of something: see [Local.recover].
 const (
@@ -27,7 +27,6 @@ const (
 	keepSum    = "----------------"     // for OLD: what comes out is kept
 	randomLen  = 8
 	maxOutBase = 100
-	oldStaging = 10 * time.Minute // by then nobody writes it any more
 )
 
 func isStaged(name string) bool { return strings.HasPrefix(name, stagingPrefix) }
@@ -56,15 +55,26 @@ func (l *Local) write(ctx context.Context, put Put, item Item, content io.Reader
 	}
 	defer unix.Close(dir)
 	name := stagingNew + rand.Text()[:randomLen]
-	f, fresh, err := l.stage(ctx, dir, name, item, content)
-	if err != nil {
-		return Result{}, err
+	var f *os.File
+	var fresh State
+	if item.Kind != Link {
+		if f, fresh, err = l.stage(ctx, dir, name, item, content); err != nil {
+			return Result{}, err
+		}
 	}
 	unlock, err := l.lock()
 	if err != nil {
-		return Result{}, errors.Join(err, closeFile(f), unix.Unlinkat(dir, name, 0))
+		if f != nil {
+			err = errors.Join(err, f.Close(), unix.Unlinkat(dir, name, 0))
+		}
+		return Result{}, err
 	}
 	defer unlock()
+	if item.Kind == Link { // it can't be locked itself
+		if fresh, err = stageLink(dir, name, item); err != nil {
+			return Result{}, err
+		}
+	}
 	p := placing{Local: l, dir: dir, put: put, fresh: fresh, name: name}
 	result, err := p.place(f, item)
 	if p.name != "" && !errors.Is(err, errCrash) {
@@ -119,29 +129,47 @@ func (l *Local) makeParent(at string) (int, error) {
 	return fd, nil
 }
 
-// stage writes an item under a name of ours; f is nil for a link. On error nothing is left.
-func (l *Local) stage(ctx context.Context, dir int, name string, item Item, content io.Reader) (f *os.File, fresh State, err error) {
-	if item.Kind == Link {
-		target := string(item.Link)
-		if target == "" || len(target) >= unix.PathMax || strings.ContainsRune(target, 0) {
-			return nil, State{}, banger.Invalidf("the target of a link has %d bytes", len(target))
-		}
-		return nil, State{Kind: Link, Size: int64(len(target)), Sum: sha256.Sum256(item.Link)}, unix.Symlinkat(target, dir, name)
+// stageLink makes a link under a name of ours.
+func stageLink(dir int, name string, item Item) (State, error) {
+	target := string(item.Link)
+	if target == "" || len(target) >= unix.PathMax || strings.ContainsRune(target, 0) {
+		return State{}, banger.Invalidf("the target of a link has %d bytes", len(target))
 	}
+	return State{Kind: Link, Size: int64(len(target)), Sum: sha256.Sum256(item.Link)}, unix.Symlinkat(target, dir, name)
+}
+
+// stage writes a file under a name of ours. On error nothing is left.
+func (l *Local) stage(ctx context.Context, dir int, name string, item Item, content io.Reader) (f *os.File, fresh State, err error) {
 	if item.Kind != File {
 		return nil, State{}, banger.Invalidf("kind %d can't be written", item.Kind)
 	}
-	fd, err := transfer.OpenAt(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+	if f, err = l.create(dir, name); err != nil {
 		return nil, State{}, err
 	}
-	f = os.NewFile(uintptr(fd), name)
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, sum), &limited{ctx: ctx, r: content, left: MaxSize})
 	if err != nil {
 		return nil, State{}, errors.Join(err, f.Close(), unix.Unlinkat(dir, name, 0))
 	}
 	return f, State{Kind: File, Exec: item.Mode&0o100 != 0, Size: n, Sum: Sum(sum.Sum(nil))}, nil
+}
+
+// create makes a file and locks it before [Local.recover] can see it.
+func (l *Local) create(dir int, name string) (*os.File, error) {
+	unlock, err := l.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	fd, err := transfer.OpenAt(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock: %w", err), f.Close(), unix.Unlinkat(dir, name, 0))
+	}
+	return f, nil
 }
 
 // limited fails beyond a number of bytes and when ctx ends.
@@ -418,13 +446,9 @@ func (l *Local) recover(dir int, name, at string) (kept string, err error) {
 	} else if err != nil {
 		return "", err
 	}
-	modified := time.Unix(st.Mtim.Unix())
 	old, fresh, base, ok := parseOut(name)
 	if !ok {
-		if kind := st.Mode & unix.S_IFMT; time.Since(modified) < oldStaging || kind == unix.S_IFDIR {
-			return "", nil
-		}
-		return "", unlinkOurs(dir, name)
+		return "", removeLeft(dir, name, st.Mode&unix.S_IFMT)
 	}
 	found, err := lookIn(dir, name, false)
 	if err != nil {
@@ -433,10 +457,30 @@ func (l *Local) recover(dir int, name, at string) (kept string, err error) {
 	if sum := found.Sum.short(); (found.Kind == File || found.Kind == Link) && (sum == old || sum == fresh) {
 		return "", unlinkOurs(dir, name)
 	}
-	if kept, err = rename(dir, name, path.Join(at, conflictName(base, l.side, modified))); absent(err) {
+	if kept, err = rename(dir, name, path.Join(at, conflictName(base, l.side, time.Unix(st.Mtim.Unix())))); absent(err) {
 		return "", nil
 	}
 	return kept, err
+}
+
+// removeLeft removes what nobody writes any more: a link, which is never there without the tree's lock, and a file that is not locked.
+func removeLeft(dir int, name string, kind uint32) error {
+	switch kind {
+	case unix.S_IFLNK:
+		return unlinkOurs(dir, name)
+	case unix.S_IFREG:
+	default:
+		return nil
+	}
+	f, err := openFile(dir, name)
+	if err != nil { // it is gone, or not ours
+		return nil
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil
+	}
+	return unlinkOurs(dir, name)
 }
 
 // parseOut reads the name of a file that was about to change places.

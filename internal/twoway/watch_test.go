@@ -275,3 +275,64 @@ func TestSwappedDirectories(t *testing.T) {
 		})
 	}
 }
+
+const killedDir = "TWOWAY_KILLED_DIR"
+
+// What a process that was killed had begun to write is removed at the next listing, and what a living one writes stays.
+func TestKilledWriter(t *testing.T) {
+	put := Put{Path: "f", Keep: "kept"}
+	if dir := os.Getenv(killedDir); dir != "" {
+		l, err := OpenLocal(dir, HostSide, nil)
+		if err == nil {
+			_, err = l.Write(t.Context(), put, Item{Kind: File, Mode: 0o644}, os.Stdin)
+		}
+		t.Fatal("not killed: ", err)
+	}
+	dir := t.TempDir()
+	l, err := OpenLocal(dir, HostSide, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	names := func() (names []string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledWriter$")
+	cmd.Env = append(os.Environ(), killedDir+"="+dir)
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	testenv.WaitFor(t, time.Minute, "the file that is written", func() bool { return len(names()) == 1 })
+	list := func() {
+		t.Helper()
+		if children, err := l.List(t.Context(), []string{"."}); err != nil || len(children) != 0 {
+			t.Errorf("List = %v, %v", children, err)
+		}
+	}
+	list()
+	if got := names(); len(got) != 1 || !strings.HasPrefix(got[0], stagingNew) {
+		t.Errorf("beside one who writes: %q", got)
+	}
+	err = errors.Join(cmd.Process.Kill(), os.Symlink("target", filepath.Join(dir, stagingNew+"LINK")), os.Mkdir(filepath.Join(dir, stagingNew+"dir"), 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	list()
+	if got := names(); len(got) != 1 || got[0] != stagingNew+"dir" {
+		t.Errorf("after its end: %q", got)
+	}
+}
