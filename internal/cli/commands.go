@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/api"
 	"banger/internal/atomicfile"
@@ -72,21 +74,34 @@ func (a *app) setUpNew(ctx context.Context, vm api.VMDetail, w *wish, plans []pl
 	return streamError{err}
 }
 
-// started runs the commands that a repository wants run at each start of its VM, once for each.
-func (a *app) started(ctx context.Context, vm api.VMDetail) error {
+// claimStart gives the commands of a start that are still to be run, to one client of several.
+func claimStart(vm api.VMDetail) (s startCommands, err error) {
+	dir, err := os.Open(vm.Dir)
+	if err != nil {
+		return s, err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return s, fmt.Errorf("lock %s: %w", vm.Dir, err)
+	}
 	text, err := os.ReadFile(statedir.VMDir{Path: vm.Dir}.StartCommands())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return s, nil
 	}
-	var s startCommands
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
 	if err != nil || s.Boots == vm.Boots {
-		return err
+		return startCommands{}, err
 	}
 	s.Boots = vm.Boots
-	if err := s.write(vm); err != nil {
+	return s, s.write(vm)
+}
+
+// started runs the commands that a repository wants run at each start of its VM, once for each.
+func (a *app) started(ctx context.Context, vm api.VMDetail) error {
+	s, err := claimStart(vm)
+	if err != nil || len(s.Commands) == 0 {
 		return err
 	}
 	if err := a.awaitInit(ctx, vm, waitForSystem); err != nil {

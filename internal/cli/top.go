@@ -84,7 +84,12 @@ func (a *app) top(ctx context.Context, cfg top.Config, filter banger.VMFilter) e
 		return safeError(err)
 	}
 	cfg.Start = func(ctx context.Context, vm banger.VM) error {
-		_, err := c.StartVM(ctx, string(vm.ID), api.StartRequest{}, nil)
+		started, err := c.StartVM(ctx, string(vm.ID), api.StartRequest{}, nil)
+		if err == nil {
+			beside := *a
+			beside.Err = io.Discard // the screen is the table's
+			err = beside.started(ctx, started)
+		}
 		return safeError(err)
 	}
 	return top.Run(ctx, cfg)

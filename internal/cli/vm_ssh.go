@@ -173,7 +173,8 @@ func (a *app) withoutSSH(ctx context.Context, vm api.VMDetail, argv []string, fl
 	return err
 }
 
-// reach gives a VM that runs: it is started, when that is wanted, or else it is said how to.
+// reach gives a VM that runs: it is started, when that is wanted, or else it is said how to. When a command that its repository wants run
+// then fails, that is told, and the way into the VM is open all the same.
 func (a *app) reach(ctx context.Context, ref string, start bool) (api.VMDetail, error) {
 	c, err := a.dial(ctx)
 	if err != nil {
@@ -195,8 +196,17 @@ func (a *app) reach(ctx context.Context, ref string, start bool) (api.VMDetail, 
 		return vm, notRunning(vm.Spec.Name, vm.State)
 	}
 	show, end := a.progress()
-	defer end()
-	return c.StartVM(ctx, string(vm.ID), api.StartRequest{}, show)
+	vm, err = c.StartVM(ctx, string(vm.ID), api.StartRequest{}, show)
+	end()
+	if err != nil {
+		return vm, err
+	}
+	if err := a.started(ctx, vm); errors.Is(err, banger.ErrInterrupted) {
+		return vm, err
+	} else if err != nil {
+		a.showError(err)
+	}
+	return vm, nil
 }
 
 func sshTarget(cmd *cobra.Command, args []string) error {

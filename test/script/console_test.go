@@ -14,7 +14,7 @@ import (
 	"banger/internal/machine"
 )
 
-// serve answers on machine.sock: it has the console.
+// serve answers on machine.sock: it has the console, and commands that only tell what they are.
 func (r *run) serve() {
 	for {
 		conn, err := r.l.AcceptUnix()
@@ -31,6 +31,17 @@ func (r *run) answer(conn net.Conn) {
 	req, err := machine.ReadRequest(in)
 	if err == nil && req.Connect != nil {
 		serveFiles(conn, in)
+		return
+	}
+	if err == nil && req.Init != nil {
+		status := r.status()
+		machine.WriteResponse(conn, machine.Response{Status: &status})
+		return
+	}
+	if err == nil && req.Exec != nil {
+		machine.ServeExec(conn, in, func(_ context.Context, stdio machine.Stdio) (banger.ExecResult, error) {
+			return pretend(*req.Exec, stdio.Stdout)
+		})
 		return
 	}
 	if err == nil && req.Console != nil {
@@ -50,6 +61,15 @@ func (r *run) answer(conn net.Conn) {
 		return
 	}
 	io.Copy(io.Discard, in)
+}
+
+// pretend tells what would be run. What names "fail" fails.
+func pretend(req banger.ExecRequest, out io.Writer) (result banger.ExecResult, err error) {
+	if strings.Contains(strings.Join(req.Argv, " "), "fail") {
+		result.Status = 3
+	}
+	_, err = fmt.Fprintf(out, "ran %q in %s\n", req.Argv, req.HomeDir)
+	return result, err
 }
 
 func (w *world) run(name string) (banger.VM, *run, error) {

@@ -82,8 +82,9 @@ func TestDevcontainer(t *testing.T) {
 	w.Must("vm", "start", "devbox")
 	w.Must("vm", "start", "devbox")
 	w.Must("vm", "restart", "devbox")
-	if out := w.Must("vm", "exec", "devbox", "--", "cat", "starts"); out != "start\nstart\nstart\n" {
-		t.Errorf("after three starts: %q", out)
+	w.Must("vm", "stop", "devbox")
+	if out := w.Must("vm", "ssh", "--start", "devbox", "--", "cat", "/workspaces/app/starts"); out != "start\nstart\nstart\nstart\n" {
+		t.Errorf("after four starts: %q", out)
 	}
 	if _, err := os.Lstat(canary); err == nil {
 		t.Error("initializeCommand ran on the host")
