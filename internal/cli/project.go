@@ -80,8 +80,14 @@ func (a *app) wishOf(ctx context.Context, flags *runFlags, plans []planned) (*wi
 		return w, nil
 	}
 	var err error
-	if w.Project, err = flags.project.load(plans[0].Repo.Root); err != nil || len(w.Files) == 0 {
+	if w.Project, err = flags.project.load(plans[0].Repo.Root); err != nil {
 		return w, err
+	}
+	if !flags.project.none {
+		w.Notices = append(w.Notices, ignored(plans[1:], flags.project.noDevcontainer, "those of the first PATH count")...)
+	}
+	if len(w.Files) == 0 {
+		return w, nil
 	}
 	w.Settings = w.Settings.Without(flags.instead(w.Settings)...)
 	if err := a.weigh(ctx, w); err != nil {
@@ -104,6 +110,16 @@ func (a *app) wishOf(ctx context.Context, flags *runFlags, plans []planned) (*wi
 	flags.exec.user = or(flags.exec.user, first.User)
 	w.place(flags, plans, first.Folder)
 	return w, nil
+}
+
+// ignored tells of each repository's files that say what VM it wants, and are not followed.
+func ignored(plans []planned, noDevcontainer bool, why string) (notices []string) {
+	for _, p := range plans {
+		if names := project.Present(p.Repo.Root, noDevcontainer); names != nil {
+			notices = append(notices, fmt.Sprintf("%s in %s is not followed: %s", strings.Join(names, " and "), p.Repo.Root, why))
+		}
+	}
+	return notices
 }
 
 // instead names what flags say in place of the files.

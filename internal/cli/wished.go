@@ -35,6 +35,9 @@ func (w *wish) shown() *wished {
 	s := w.Settings
 	list := wished{Files: append([]project.File{}, w.Files...), Settings: []wishedSetting{}, Needs: append([]project.Need{}, w.needs...),
 		Missing: append([]project.Need{}, w.missing...), Commands: slices.Concat([]project.Command{}, s.Create, s.Start), Notices: append([]string{}, w.Notices...)}
+	if len(w.Files) == 0 { // only something to tell
+		return &list
+	}
 	for _, l := range []struct {
 		key, value string
 		size       project.Size

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -78,6 +79,12 @@ func (a *app) prepareIn(ctx context.Context, ref string, paths []string, flags p
 	}
 	if vm.State != banger.StateRunning {
 		return vm, nil, notRunning(vm.Spec.Name, vm.State)
+	}
+	fresh := slices.DeleteFunc(slices.Clone(plans), func(p planned) bool {
+		return slices.ContainsFunc(vm.Workspaces, func(ws banger.Workspace) bool { return ws.GuestPath == p.dest })
+	})
+	for _, notice := range ignored(fresh, false, "the VM is there already; for one that follows it: banger vm run PATH") {
+		a.notice("%s", notice)
 	}
 	return vm, plans, a.prepare(ctx, vm, plans, force)
 }

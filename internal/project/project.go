@@ -34,6 +34,8 @@ const (
 	maxVariants      = 64
 )
 
+var plainDevcontainers = []string{path.Join(devcontainerDir, devcontainerFile), "." + devcontainerFile}
+
 // Options say which files count.
 type Options struct {
 	Variant        string // .devcontainer/VARIANT/devcontainer.json instead of the plain one
@@ -99,7 +101,7 @@ func (p *Project) devcontainer(dir *os.File, variant string) (Settings, error) {
 		}
 		return settings, err
 	}
-	for _, name := range []string{path.Join(devcontainerDir, devcontainerFile), "." + devcontainerFile} {
+	for _, name := range plainDevcontainers {
 		settings, err := p.read(dir, name, parseDevcontainer)
 		if err != nil || p.has(name) {
 			return settings, err
@@ -129,6 +131,21 @@ func Variants(root string) []string {
 		if _, err := os.Lstat(filepath.Join(root, devcontainerDir, entry.Name(), devcontainerFile)); err == nil {
 			names = append(names, entry.Name())
 		}
+	}
+	return names
+}
+
+// Present names, unread, the files that Load would take of the repository at root when none of its variants is named.
+func Present(root string, noDevcontainer bool) (names []string) {
+	is := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(root, name))
+		return err == nil
+	}
+	if is(TOMLFile) {
+		names = append(names, TOMLFile)
+	}
+	if i := slices.IndexFunc(plainDevcontainers, is); i >= 0 && !noDevcontainer {
+		names = append(names, plainDevcontainers[i])
 	}
 	return names
 }
