@@ -163,9 +163,7 @@ func (m *model) logLines() []string {
 		title += fmt.Sprintf("  line %d of %d", m.from+1, len(m.logs))
 	}
 	lines := []string{title}
-	for _, line := range m.logs[m.from:min(len(m.logs), m.from+m.logRoom())] {
-		lines = append(lines, line)
-	}
+	lines = append(lines, m.logs[m.from:min(len(m.logs), m.from+m.logRoom())]...)
 	for len(lines) < m.height-1 {
 		lines = append(lines, "")
 	}

@@ -93,13 +93,6 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
-}
-
 // TestByteCaps has a guest that tells of more than is taken: nothing of it is read.
 func TestByteCaps(t *testing.T) {
 	host := newRepo(t)
