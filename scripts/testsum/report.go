@@ -65,7 +65,12 @@ func newReport(out io.Writer) *report {
 	return &report{out: out, packages: map[string]*packageRun{}}
 }
 
-// check runs one step that passes or fails as a whole.
+// skipped is the error of a check that says nothing here, with the reason.
+type skipped string
+
+func (s skipped) Error() string { return string(s) }
+
+// check runs one step that passes, fails or is skipped as a whole.
 func (r *report) check(name string, run func() (string, error)) {
 	start := time.Now()
 	text, err := run()
@@ -76,6 +81,11 @@ func (r *report) check(name string, run func() (string, error)) {
 		r.passed++
 		r.tests = append(r.tests, result{Name: name, Result: "pass", Seconds: took})
 		fmt.Fprintf(r.out, "ok    %s  %.1fs\n", name, took)
+		return
+	}
+	if why, ok := errors.AsType[skipped](err); ok {
+		r.skips = append(r.skips, name+": "+string(why))
+		r.tests = append(r.tests, result{name, "skip", took, string(why)})
 		return
 	}
 	r.fail(name, took)

@@ -113,9 +113,10 @@ func TestCheck(t *testing.T) {
 	var out bytes.Buffer
 	r := newReport(&out)
 	r.check("good", func() (string, error) { return "", nil })
+	r.check("not here", func() (string, error) { return "", skipped("needs a tool") })
 	r.check("bad", func() (string, error) { return "words of the tool\n", errors.New("exit status 1") })
-	if r.passed != 1 || r.failed != 1 || !strings.Contains(out.String(), "words of the tool") {
-		t.Errorf("%d passed, %d failed:\n%s", r.passed, r.failed, &out)
+	if r.passed != 1 || r.failed != 1 || !slices.Equal(r.skips, []string{"not here: needs a tool"}) || !strings.Contains(out.String(), "words of the tool") {
+		t.Errorf("%d passed, %d failed, skips %q:\n%s", r.passed, r.failed, r.skips, &out)
 	}
 }
 

@@ -8,6 +8,7 @@ tool (
 	golang.org/x/tools/cmd/deadcode
 	golang.org/x/vuln/cmd/govulncheck
 	honnef.co/go/tools/cmd/staticcheck
+	tools/licences
 )
 
 require github.com/google/licensecheck v0.3.1
