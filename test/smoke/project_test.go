@@ -83,7 +83,8 @@ func TestDevcontainer(t *testing.T) {
 	w.Must("vm", "start", "devbox")
 	w.Must("vm", "restart", "devbox")
 	w.Must("vm", "stop", "devbox")
-	if out := w.Must("vm", "ssh", "--start", "devbox", "--", "cat", "/workspaces/app/starts"); out != "start\nstart\nstart\nstart\n" {
+	wantStatus(t, w.Run("vm", "ssh", "--start", "devbox", "--", "true"), 1, "postStartCommand: echo start") // games has no login shell
+	if out := w.Must("vm", "exec", "devbox", "--", "cat", "starts"); out != "start\nstart\nstart\nstart\n" {
 		t.Errorf("after four starts: %q", out)
 	}
 	if _, err := os.Lstat(canary); err == nil {
