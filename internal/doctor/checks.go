@@ -97,18 +97,24 @@ func (d *doctor) strayDirectories(context.Context) []hostcheck.Check {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return failed(name, err)
 	}
-	var ours, foreign []string
+	var ours, unknown, foreign []string
 	for _, entry := range entries {
 		id, err := banger.ParseVMID(entry.Name())
 		if _, known := d.rows[id]; err != nil || !entry.IsDir() {
 			foreign = append(foreign, entry.Name())
-		} else if !known {
+		} else if !known && d.erased[id] {
 			ours = append(ours, entry.Name())
+		} else if !known && !d.serving { // the daemon may be making that VM
+			unknown = append(unknown, entry.Name())
 		}
 	}
 	var report []hostcheck.Check
-	if len(ours) > 0 && d.rows != nil {
+	if len(ours) > 0 {
 		report = one(name, hostcheck.Warn, "banger doctor --fix", "%d directories of VMs that are gone in %s, such as %s", len(ours), d.Dir.VMs(), ours[0])
+	}
+	if len(unknown) > 0 && d.rows != nil {
+		report = append(report, one(name, hostcheck.Warn, "give the disk to a new VM, or remove the directory yourself: docs/recovery.md",
+			"%d directories of VMs that the database does not know in %s, such as %s; nothing of them is removed", len(unknown), d.Dir.VMs(), unknown[0])...)
 	}
 	if len(foreign) > 0 {
 		report = append(report, one(name, hostcheck.Warn, "look at them and remove them yourself", "%d things that are not banger's in %s, such as %.80q", len(foreign), d.Dir.VMs(), foreign[0])...)

@@ -32,6 +32,7 @@ type Config struct {
 type doctor struct {
 	Config
 	rows    map[banger.VMID]banger.VM // nil when the database can't be read
+	erased  map[banger.VMID]bool      // whose directories the next start of the daemon removes
 	serving bool                      // a daemon runs: what it is working on is no leftover
 }
 
@@ -94,13 +95,13 @@ func (d *doctor) database(ctx context.Context) []hostcheck.Check {
 		return failed(name, err)
 	}
 	if fit == store.NeedsMigrate {
-		d.rows = map[banger.VMID]banger.VM{}
 		return one(name, hostcheck.Pass, "", "the next start of the daemon makes it or brings it up to date")
 	}
-	list, err := store.Look(ctx, d.Dir.Database())
+	list, erased, err := store.Look(ctx, d.Dir.Database())
 	if err != nil {
 		return failed(name, err)
 	}
+	d.erased = erased
 	d.rows = map[banger.VMID]banger.VM{}
 	for _, vm := range list {
 		d.rows[vm.ID] = vm

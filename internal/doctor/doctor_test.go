@@ -124,7 +124,11 @@ func TestExamine(t *testing.T) {
 		{"a record that can't be read", func(d *planted) { d.exec("UPDATE vms SET record = '{' WHERE name = 'b'") }, hostcheck.Warn, "vm b", "can't be read", "banger vm"},
 		{"no disk", func(d *planted) { os.Remove(d.dir.VM(id(1)).Disk()) }, hostcheck.Fail, "vm b", "disk.ext4", "banger vm delete --force b"},
 		{"a short disk", func(d *planted) { os.Truncate(d.dir.VM(id(1)).Disk(), 4096) }, hostcheck.Fail, "vm b", "4096 bytes", "banger vm delete --force b"},
-		{"a directory without a record", func(d *planted) { d.mkdir(d.dir.VM(id(9)).Path) }, hostcheck.Warn, "leftovers", string(id(9)), "--fix"},
+		{"the directory of an erased VM", func(d *planted) {
+			d.mkdir(d.dir.VM(id(9)).Path)
+			d.exec("INSERT INTO erased (id) VALUES ('" + string(id(9)) + "')")
+		}, hostcheck.Warn, "leftovers", string(id(9)), "--fix"},
+		{"the directory of an unknown VM", func(d *planted) { d.mkdir(d.dir.VM(id(9)).Path) }, hostcheck.Warn, "leftovers", "nothing of them is removed", "docs/recovery.md"},
 		{"somebody's file", func(d *planted) { d.file(d.dir.VMs()+"/note", "") }, hostcheck.Warn, "leftovers", "note", "yourself"},
 		{"a damaged record of processes", func(d *planted) { d.file(d.dir.VM(id(1)).Handles(), "{") }, hostcheck.Warn, "vm b", "handles.json", "banger doctor --fix"},
 		{"a damaged image", func(d *planted) {

@@ -31,6 +31,8 @@ type Store interface {
 	Reserve(ctx context.Context, vm banger.VM, holder *proc.Handle) error
 	Update(ctx context.Context, id banger.VMID, change func(*banger.VM) error) (banger.VM, error)
 	Delete(ctx context.Context, id banger.VMID) error
+	Erased(ctx context.Context) (map[banger.VMID]bool, error)
+	Forget(ctx context.Context, ids []banger.VMID) error
 	List(ctx context.Context) ([]banger.VM, error)
 	Get(ctx context.Context, ref string) (banger.VM, error)
 	Resolve(ctx context.Context, refs []string) ([]store.Resolved, error)

@@ -683,3 +683,26 @@ func TestClockJumps(t *testing.T) {
 		t.Errorf("after a panic at an earlier time: %s, %+v", got.State, got.Exit)
 	}
 }
+
+// An older copy of the database, put back, does not know the VMs that came after it: their disks stay. What was erased goes, also when the
+// daemon was killed in between.
+func TestDirectoriesWithoutRecords(t *testing.T) {
+	w := newWorld(t)
+	const unknown, erased = banger.VMID("0000000000aa"), banger.VMID("0000000000bb")
+	if err := w.daemon.db.Delete(t.Context(), erased); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.homes[unknown], w.homes[erased] = true, true
+	w.mu.Unlock()
+	w.restart()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.homes[unknown] || w.homes[erased] {
+		t.Errorf("the unknown VM's directory stays: %t, the erased one's: %t; want true, false", w.homes[unknown], w.homes[erased])
+	}
+	if left, err := w.daemon.db.Erased(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("erased VMs after their directories are gone: %v, %v", left, err)
+	}
+	delete(w.homes, unknown)
+}

@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"banger"
 	"banger/internal/machine"
@@ -84,23 +86,39 @@ func (m *Manager) settle(ctx context.Context, vm banger.VM) {
 	}
 }
 
-// removeStrays removes directories that no record names and no process uses.
+// removeStrays removes the directories of erased VMs that no process uses. One without a record that was never erased is left alone: an older
+// copy of the database does not know the VMs that came after it.
 func (m *Manager) removeStrays(ctx context.Context, known map[banger.VMID]bool) {
+	erased, err := m.Store.Erased(ctx)
+	if err != nil {
+		m.Log.ErrorContext(ctx, "list erased VMs", "err", err)
+		return
+	}
 	ids, err := m.Homes.List()
 	if err != nil {
 		m.Log.ErrorContext(ctx, "list directories of VMs", "err", err)
+		return
 	}
 	for _, id := range ids {
-		if known[id] {
+		if !erased[id] {
+			if !known[id] {
+				m.Log.WarnContext(ctx, "directory of an unknown VM is left alone", "vm", id)
+			}
 			continue
 		}
 		_, supervisor, vmm, err := m.Machines.Handles(id)
+		if err == nil && !supervisor && !vmm {
+			err = m.Homes.Remove(id)
+		}
 		if err != nil || supervisor || vmm {
-			m.Log.WarnContext(ctx, "directory without a record is left alone", "vm", id, "supervisor", supervisor, "vmm", vmm, "err", err)
-			continue
+			m.Log.WarnContext(ctx, "directory of an erased VM is left", "vm", id, "supervisor", supervisor, "vmm", vmm, "err", err)
+			delete(erased, id)
 		}
-		if err := m.Homes.Remove(id); err != nil {
-			m.Log.ErrorContext(ctx, "remove directory without a record", "vm", id, "err", err)
-		}
+	}
+	if len(erased) == 0 {
+		return
+	}
+	if err := m.Store.Forget(ctx, slices.Collect(maps.Keys(erased))); err != nil {
+		m.Log.ErrorContext(ctx, "forget erased VMs", "err", err)
 	}
 }

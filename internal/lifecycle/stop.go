@@ -250,8 +250,8 @@ func (m *Manager) remove(ctx context.Context, vm banger.VM, progress banger.Prog
 	return m.erase(ctx, vm.ID)
 }
 
-// erase removes all of a VM once its processes are proved dead. The record goes before the directory: Recover removes a directory
-// without a record, and a record never tells of a disk that is gone.
+// erase removes all of a VM once its processes are proved dead. The record goes before the directory: Recover removes the directory
+// of an erased VM, and a record never tells of a disk that is gone.
 func (m *Manager) erase(ctx context.Context, id banger.VMID) error {
 	if err := m.finish(ctx, id); err != nil {
 		return err

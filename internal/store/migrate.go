@@ -34,6 +34,8 @@ CREATE TABLE leases (
 	{2, "leases end with their holder", `
 DELETE FROM leases WHERE expires_at IS NOT NULL; -- of VMs that did not boot: they stay
 ALTER TABLE leases DROP COLUMN expires_at;`},
+	{3, "directories that are to go", `
+CREATE TABLE erased (id TEXT PRIMARY KEY) STRICT; -- of VMs without a record, whose directory may still be there`},
 }
 
 const migrationTable = `CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -95,14 +95,19 @@ func Check(ctx context.Context, path string) (Compatibility, error) {
 	return Compatible, nil
 }
 
-// Look gives every VM of the database at path, as List does, without changing it; a daemon may have it open.
-func Look(ctx context.Context, path string) ([]banger.VM, error) {
+// Look gives every VM of the database at path, as List does, and the erased ones, without changing it; a daemon may have it open.
+func Look(ctx context.Context, path string) (vms []banger.VM, erased map[banger.VMID]bool, err error) {
 	db, err := open(path, url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(5000)"}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer db.Close()
-	return (&Store{db: db}).List(ctx)
+	s := &Store{db: db}
+	if vms, err = s.List(ctx); err != nil {
+		return nil, nil, err
+	}
+	erased, err = s.Erased(ctx)
+	return vms, erased, err
 }
 
 // kinded gives SQLite's errors the kinds that callers tell apart.

@@ -79,14 +79,48 @@ func (s *Store) Update(ctx context.Context, id banger.VMID, change func(*banger.
 	return vm, err
 }
 
-// Delete removes a record with its lease. A missing one is no error.
+// Delete removes a record with its lease, and keeps the id among the erased ones. A missing record is no error.
 func (s *Store) Delete(ctx context.Context, id banger.VMID) error {
 	err := s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", id)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, "INSERT OR IGNORE INTO erased (id) VALUES (?)", id)
+		}
 		return err
 	})
 	s.changes.tell(err)
 	return err
+}
+
+// Erased gives the VMs that Delete has removed and Forget was not told of. Only their directories may go: one that the database has never
+// heard of can be a VM's all the same, when somebody has put an older copy of the database back.
+func (s *Store) Erased(ctx context.Context) (map[banger.VMID]bool, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT id FROM erased")
+	if err != nil {
+		return nil, kinded(err)
+	}
+	defer rows.Close()
+	ids := map[banger.VMID]bool{}
+	for rows.Next() {
+		var id banger.VMID
+		if err := rows.Scan(&id); err != nil {
+			return nil, kinded(err)
+		}
+		ids[id] = true
+	}
+	return ids, kinded(rows.Err())
+}
+
+// Forget ends that VMs are among the erased ones: nothing of them is left.
+func (s *Store) Forget(ctx context.Context, ids []banger.VMID) error {
+	return s.within(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		for _, id := range ids {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM erased WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // List gives every VM, oldest first. A record that can't be read is a VM in state error that says so.
