@@ -104,7 +104,7 @@ func FuzzSFTPStream(f *testing.F) {
 			}
 			packet := rest[:size]
 			rest = rest[size:]
-			if len(packet) == len(askLimits) && packet[3] == askLimits[3] && packet[4] == sftpExtended && string(packet[9:]) == sftpLimits {
+			if len(packet) == len(askLimits) && string(packet[:4]) == askLimits[:4] && packet[4] == sftpExtended && string(packet[9:]) == sftpLimits {
 				asked++
 				continue
 			}

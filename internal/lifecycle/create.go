@@ -119,7 +119,7 @@ func (m *Manager) create(ctx context.Context, req api.CreateRequest, vm banger.V
 			m.watchLease(store.Lease{VM: vm.ID, Holder: *holder})
 		}
 	case err != nil && !isBootFailure(err):
-		if undoErr := m.erase(ctx, vm.ID); undoErr != nil {
+		if undoErr := m.erase(ctx, vm); undoErr != nil {
 			err = errors.Join(err, undoErr)
 			m.mend(vm.ID)
 		}

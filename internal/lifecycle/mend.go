@@ -68,7 +68,7 @@ func (m *Manager) mend(id banger.VMID) {
 			}
 			switch {
 			case vm.State == banger.StateCreating:
-				return m.erase(ctx, id)
+				return m.erase(ctx, vm)
 			case isActive(vm.State) && !(vm.State == banger.StateRunning && m.watched.has(id)):
 				if err := m.resume(ctx, vm); err != nil && ctx.Err() == nil {
 					return m.fail(ctx, vm, err)

@@ -32,7 +32,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 		known[vm.ID] = true
 		switch {
 		case vm.State == banger.StateCreating:
-			if err := m.erase(ctx, vm.ID); err != nil {
+			if err := m.erase(ctx, vm); err != nil {
 				m.Log.ErrorContext(ctx, "undo a creation that was cut off", "vm", vm.ID, "err", err)
 				m.mend(vm.ID)
 			}

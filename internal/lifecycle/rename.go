@@ -38,8 +38,13 @@ func (m *Manager) Rename(ctx context.Context, ref, name string, progress banger.
 			vm.Spec.Name = name
 			return nil
 		})
-		vm, getErr := m.Store.Get(ctx, string(vm.ID))
-		if getErr == nil && isActive(vm.State) {
+		now, getErr := m.Store.Get(ctx, string(vm.ID))
+		if getErr == nil {
+			vm = now
+		} else if err == nil {
+			vm.Spec.Name = name
+		}
+		if isActive(vm.State) {
 			m.namePeer(ctx, vm)
 		}
 		if err = cmp.Or(err, getErr); err != nil {

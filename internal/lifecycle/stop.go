@@ -246,23 +246,23 @@ func (m *Manager) remove(ctx context.Context, vm banger.VM, progress banger.Prog
 			return err
 		}
 	}
-	m.forgetPeer(ctx, vm)
-	return m.erase(ctx, vm.ID)
+	return m.erase(ctx, vm)
 }
 
 // erase removes all of a VM once its processes are proved dead. The record goes before the directory: Recover removes the directory
 // of an erased VM, and a record never tells of a disk that is gone.
-func (m *Manager) erase(ctx context.Context, id banger.VMID) error {
-	if err := m.finish(ctx, id); err != nil {
+func (m *Manager) erase(ctx context.Context, vm banger.VM) error {
+	if err := m.finish(ctx, vm.ID); err != nil {
 		return err
 	}
+	m.forgetPeer(ctx, vm)
 	ctx, cancel := fresh(ctx)
 	defer cancel()
-	if err := m.Store.Delete(ctx, id); err != nil {
+	if err := m.Store.Delete(ctx, vm.ID); err != nil {
 		return err
 	}
-	if err := m.Homes.Remove(id); err != nil {
-		m.Log.WarnContext(ctx, "remove directory; the next start of the daemon tries again", "vm", id, "err", err)
+	if err := m.Homes.Remove(vm.ID); err != nil {
+		m.Log.WarnContext(ctx, "remove directory; the next start of the daemon tries again", "vm", vm.ID, "err", err)
 	}
 	return nil
 }
