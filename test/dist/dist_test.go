@@ -2,6 +2,8 @@
 package dist
 
 import (
+	"debug/buildinfo"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// makeDist runs scripts/dist on a clone of the last commit, and gives the directory of what it made.
-func makeDist(t *testing.T, clone string) string {
+// makeDist runs scripts/dist for some architectures on a clone of the last commit, and gives the directory of what it made.
+func makeDist(t *testing.T, clone string, architectures ...string) string {
 	t.Helper()
 	testenv.RequireTier(t, "smoke", "soak")
 	root, err := testenv.ModuleRoot()
@@ -24,35 +26,73 @@ func makeDist(t *testing.T, clone string) string {
 	}
 	testenv.Run(t, "git", "clone", "--quiet", root, clone)
 	out := filepath.Join(clone, "build", "dist")
-	testenv.Run(t, filepath.Join(clone, "scripts", "dist"), out)
+	testenv.Run(t, filepath.Join(clone, "scripts", "dist"), append([]string{out}, architectures...)...)
 	return out
 }
 
-// Two clones in different places give the same bytes, and nothing in them says where they were made.
-func TestSameBytes(t *testing.T) {
-	first := makeDist(t, filepath.Join(t.TempDir(), "a"))
-	second := makeDist(t, filepath.Join(t.TempDir(), "a directory of another length"))
-	sums := read(t, filepath.Join(first, "SHA256SUMS"))
-	if other := read(t, filepath.Join(second, "SHA256SUMS")); sums != other {
-		t.Errorf("SHA256SUMS differ:\n%s\n%s", sums, other)
-	}
+// What is made for both architectures is whole: programs for them that say nothing of where they were built, packages that Debian's own
+// check takes, and the parts with their versions. A clone in another place gives the same bytes.
+func TestDist(t *testing.T) {
+	out := makeDist(t, filepath.Join(t.TempDir(), "a"), "amd64", "arm64")
+	sums := read(t, filepath.Join(out, "SHA256SUMS"))
 	if n := strings.Count(sums, "\n"); n != 5 {
 		t.Errorf("%d files, want an archive and a package for each of two architectures, and a list of parts:\n%s", n, sums)
 	}
-	testenv.Run(t, "sh", "-c", `cd "$0" && sha256sum --check --quiet SHA256SUMS`, first)
-	for _, arch := range []string{"amd64", "arm64"} {
+	testenv.Run(t, "sh", "-c", `cd "$0" && sha256sum --check --quiet SHA256SUMS`, out)
+	for arch, machine := range map[string]string{"amd64": "X86-64", "arm64": "AArch64"} {
 		tree := t.TempDir()
-		testenv.Run(t, "tar", "-xzf", one(t, first, "*-linux-"+arch+".tar.gz"), "--strip-components=1", "-C", tree)
+		testenv.Run(t, "tar", "-xzf", one(t, out, "*-linux-"+arch+".tar.gz"), "--strip-components=1", "-C", tree)
+		deb := one(t, out, "*_"+arch+".deb")
+		packed := t.TempDir()
+		testenv.Run(t, "dpkg-deb", "--extract", deb, packed)
 		for _, name := range testenv.Programs {
 			path := filepath.Join(tree, "lib", "banger", name)
 			kind := testenv.Run(t, "readelf", "--file-header", "--program-headers", path)
-			machine := map[string]string{"amd64": "X86-64", "arm64": "AArch64"}[arch]
 			if !strings.Contains(kind, machine) || strings.Contains(kind, "INTERP") {
 				t.Errorf("%s for %s is not a static program for it:\n%s", name, arch, kind)
 			}
-			if program := read(t, path); strings.Contains(program, filepath.Dir(filepath.Dir(first))) || strings.Contains(program, os.Getenv("HOME")+"/go/pkg") {
+			program := read(t, path)
+			if strings.Contains(program, filepath.Dir(filepath.Dir(out))) || strings.Contains(program, os.Getenv("HOME")+"/go/pkg") {
 				t.Errorf("%s says where it was built", path)
 			}
+			if read(t, filepath.Join(packed, "usr", "lib", "banger", name)) != program {
+				t.Errorf("%s of the package for %s is another than the archive's", name, arch)
+			}
+			holdsParts(t, one(t, out, "*.cdx.json"), path)
+		}
+		if text, err := exec.Command(testenv.RequireTool(t, "lintian"), "--allow-root", "--fail-on", "error,warning", "--suppress-tags", tolerated, deb).CombinedOutput(); err != nil {
+			t.Errorf("lintian %s: %v\n%s", deb, err, text)
+		}
+	}
+	other := makeDist(t, filepath.Join(t.TempDir(), "a directory of another length"), "arm64")
+	for line := range strings.Lines(read(t, filepath.Join(other, "SHA256SUMS"))) {
+		if !strings.Contains(sums, line) {
+			t.Errorf("a clone in another place gives another file: %sThe first gave:\n%s", line, sums)
+		}
+	}
+}
+
+// holdsParts checks that a list of parts in CycloneDX's form has every module of a program, by the program's own account.
+func holdsParts(t *testing.T, path, program string) {
+	t.Helper()
+	var parts struct {
+		Format     string `json:"bomFormat"`
+		Components []struct{ Name, Version string }
+	}
+	if err := json.Unmarshal([]byte(read(t, path)), &parts); err != nil || parts.Format != "CycloneDX" {
+		t.Fatalf("%s: form %q, %v", path, parts.Format, err)
+	}
+	has := map[string]bool{}
+	for _, part := range parts.Components {
+		has[part.Name+" "+part.Version] = true
+	}
+	info, err := buildinfo.ReadFile(program)
+	if err != nil || len(info.Deps) == 0 {
+		t.Fatalf("%s: %v, %v", program, info, err)
+	}
+	for _, module := range info.Deps {
+		if !has[module.Path+" "+module.Version] {
+			t.Errorf("%s has no %s %s, which is in %s", path, module.Path, module.Version, program)
 		}
 	}
 }
@@ -93,17 +133,8 @@ as banger daemon stop --force
 
 // The package goes into a host, is upgraded and removed under a VM that runs, which does not notice.
 func TestInstall(t *testing.T) {
-	out := makeDist(t, filepath.Join(t.TempDir(), "clone"))
+	out := makeDist(t, filepath.Join(t.TempDir(), "clone"), "amd64")
 	deb := one(t, out, "*_amd64.deb")
-	if text := testenv.Run(t, "dpkg-deb", "--info", deb); !strings.Contains(text, "Package: banger") {
-		t.Errorf("dpkg-deb --info:\n%s", text)
-	}
-	for _, arch := range []string{"amd64", "arm64"} {
-		pkg := one(t, out, "*_"+arch+".deb")
-		if text, err := exec.Command(testenv.RequireTool(t, "lintian"), "--allow-root", "--fail-on", "error,warning", "--suppress-tags", tolerated, pkg).CombinedOutput(); err != nil {
-			t.Errorf("lintian %s: %v\n%s", pkg, err, text)
-		}
-	}
 	w := testenv.NewWorld(t)
 	got, why := testenv.Container{
 		Script: installScript,
