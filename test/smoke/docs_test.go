@@ -43,7 +43,7 @@ var notRun = map[string]string{
 	"BANGER_TIER=smoke go test ./test/smoke -run TestPowerCut -v":           "a test of its own",
 	"banger vm run --image debian-bookworm --rm -- docker run hello-world":  "the internet; TestDefaultImage runs Docker in it",
 
-	// TestInstall and TestSameBytes of test/dist do what these do.
+	// TestInstall and TestDist of test/dist do what these do.
 	"sha256sum --check --ignore-missing SHA256SUMS":                                      "changes the computer",
 	"sudo apt install ./banger_*_amd64.deb":                                              "changes the computer",
 	"sudo tar -xzf banger-VERSION-linux-amd64.tar.gz -C /usr/local --strip-components=1": "changes the computer",
