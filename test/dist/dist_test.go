@@ -113,7 +113,7 @@ ok man --where banger
 ok sh -c 'man banger | grep -q "Linux machine"'
 ok bash -c '. /usr/share/bash-completion/completions/banger && complete -p banger'
 as banger doctor; echo "doctor: $?"
-ok as banger vm run --name keep -- true
+ok as banger vm run --image debian-bookworm-slim --name keep -- true
 vmm=$(pgrep -u banger-test qemu-system)
 ok dpkg --install second.deb
 ok as banger vm exec keep -- true
