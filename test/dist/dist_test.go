@@ -106,8 +106,8 @@ exec 2>&1
 cd /test
 as() { su -s /bin/bash banger-test -c "export BANGER_STATE_DIR=/home/state PATH=/usr/local/bin:/usr/bin:/bin; $*"; }
 ok() { if "$@"; then echo "ok: $*"; else echo "FAILED ($?): $*"; fi; }
-ok apt-get install --yes --no-install-recommends ./first.deb >apt 2>&1 || cat apt
-cat apt | tail -n 3
+ok apt-get install --yes --no-install-recommends ./first.deb &>apt
+tail -n 3 apt
 ok test -x /usr/bin/banger
 ok man --where banger
 ok sh -c 'man banger | grep -q "Linux machine"'
@@ -121,9 +121,10 @@ ok as banger daemon stop
 ok as banger vm exec keep -- true
 as banger daemon status | grep -i version
 echo "same VMM: $([ "$vmm" = "$(pgrep -u banger-test qemu-system)" ] && echo yes)"
-ok apt-get remove --yes banger >apt 2>&1 || cat apt
+ok apt-get remove --yes banger &>apt
+tail -n 3 apt
 ok test ! -e /usr/lib/banger -a ! -e /usr/bin/banger
-ok test -s /home/state/banger.db
+ok test -s /home/state/state.db
 ok kill -0 "$vmm"
 ok dpkg --install first.deb
 ok as banger vm exec keep -- true
