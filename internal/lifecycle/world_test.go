@@ -90,7 +90,6 @@ type daemon struct {
 	w       *world
 	dead    bool
 	db      *store.Store
-	dir     statedir.Dir // leads to the world's as long as this daemon lives
 	manager *Manager
 	open    atomic.Bool // it has recovered
 }
@@ -136,11 +135,8 @@ func (w *world) newDaemon() *Manager {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	d := &daemon{w: w, db: db, dir: statedir.Dir{Root: filepath.Join(w.t.TempDir(), "state")}}
-	if err := os.Symlink(w.dir.Root, d.dir.Root); err != nil {
-		w.t.Fatal(err)
-	}
-	d.manager = New(Config{Dir: d.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest", UserHome: w.home,
+	d := &daemon{w: w, db: db}
+	d.manager = New(Config{Dir: w.dir, Store: faultyStore{db, d}, Images: images{d}, Kernels: kernels{d}, Homes: homes{d}, Machines: d, Guest: "/guest", UserHome: w.home,
 		Defaults: Defaults{Sync: []banger.FileSync{{Host: "~/.netrc"}}, Image: "debian", Kernel: "kernel", CPUs: 8, MemoryMiB: 16384, BootDeadline: time.Minute, StopTimeout: time.Second},
 		Probe:    func(context.Context) (VMM, error) { return VMM{Program: "/qemu", Accel: "tcg"}, w.accelErr },
 		Gone:     w.gone, Now: w.clock.now, HostTime: w.clock.hostTime, Keep: d.keep})
@@ -163,15 +159,7 @@ func (w *world) Restart(ctx context.Context, ref string, timeout time.Duration, 
 func (w *world) crash() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.daemon.die()
-}
-
-// die ends the effects of a daemon. w.mu is held.
-func (d *daemon) die() {
-	d.dead = true
-	if err := os.Remove(d.dir.Root); err != nil {
-		d.w.t.Error(err)
-	}
+	w.daemon.dead = true
 }
 
 // shut ends the daemon, if it has not crashed, without planned faults from now on.
@@ -324,7 +312,7 @@ func (d *daemon) step(op string) error {
 		w.lastOp = op
 	}
 	if n == w.crashAt {
-		d.die()
+		d.dead = true
 		close(w.crashed)
 		w.mu.Unlock()
 		w.freeze()
