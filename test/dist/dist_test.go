@@ -16,15 +16,21 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// makeDist runs scripts/dist for some architectures on a clone of the last commit, and gives the directory of what it made.
-func makeDist(t *testing.T, clone string, architectures ...string) string {
+// tree is where the sources are.
+func tree(t *testing.T) string {
 	t.Helper()
 	testenv.RequireTier(t, "smoke", "soak")
 	root, err := testenv.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Run(t, "git", "clone", "--quiet", root, clone)
+	return root
+}
+
+// makeDist runs scripts/dist for some architectures on a clone of the last commit of a repository, and gives the directory of what it made.
+func makeDist(t *testing.T, repository, clone string, architectures ...string) string {
+	t.Helper()
+	testenv.Run(t, "git", "clone", "--quiet", repository, clone)
 	out := filepath.Join(clone, "build", "dist")
 	testenv.Run(t, filepath.Join(clone, "scripts", "dist"), append([]string{out}, architectures...)...)
 	return out
@@ -33,20 +39,21 @@ func makeDist(t *testing.T, clone string, architectures ...string) string {
 // What is made for both architectures is whole: programs for them that say nothing of where they were built, packages that Debian's own
 // check takes, and the parts with their versions. A clone in another place gives the same bytes.
 func TestDist(t *testing.T) {
-	out := makeDist(t, filepath.Join(t.TempDir(), "a"), "amd64", "arm64")
+	clone := filepath.Join(t.TempDir(), "a")
+	out := makeDist(t, tree(t), clone, "amd64", "arm64")
 	sums := read(t, filepath.Join(out, "SHA256SUMS"))
 	if n := strings.Count(sums, "\n"); n != 5 {
 		t.Errorf("%d files, want an archive and a package for each of two architectures, and a list of parts:\n%s", n, sums)
 	}
 	testenv.Run(t, "sh", "-c", `cd "$0" && sha256sum --check --quiet SHA256SUMS`, out)
 	for arch, machine := range map[string]string{"amd64": "X86-64", "arm64": "AArch64"} {
-		tree := t.TempDir()
-		testenv.Run(t, "tar", "-xzf", one(t, out, "*-linux-"+arch+".tar.gz"), "--strip-components=1", "-C", tree)
+		unpacked := t.TempDir()
+		testenv.Run(t, "tar", "-xzf", one(t, out, "*-linux-"+arch+".tar.gz"), "--strip-components=1", "-C", unpacked)
 		deb := one(t, out, "*_"+arch+".deb")
 		packed := t.TempDir()
 		testenv.Run(t, "dpkg-deb", "--extract", deb, packed)
 		for _, name := range testenv.Programs {
-			path := filepath.Join(tree, "lib", "banger", name)
+			path := filepath.Join(unpacked, "lib", "banger", name)
 			kind := testenv.Run(t, "readelf", "--file-header", "--program-headers", path)
 			if !strings.Contains(kind, machine) || strings.Contains(kind, "INTERP") {
 				t.Errorf("%s for %s is not a static program for it:\n%s", name, arch, kind)
@@ -64,7 +71,7 @@ func TestDist(t *testing.T) {
 			t.Errorf("lintian %s: %v\n%s", deb, err, text)
 		}
 	}
-	other := makeDist(t, filepath.Join(t.TempDir(), "a directory of another length"), "arm64")
+	other := makeDist(t, clone, filepath.Join(t.TempDir(), "a directory of another length"), "arm64")
 	for line := range strings.Lines(read(t, filepath.Join(other, "SHA256SUMS"))) {
 		if !strings.Contains(sums, line) {
 			t.Errorf("a clone in another place gives another file: %sThe first gave:\n%s", line, sums)
@@ -134,7 +141,7 @@ as banger daemon stop --force
 
 // The package goes into a host, is upgraded and removed under a VM that runs, which does not notice.
 func TestInstall(t *testing.T) {
-	out := makeDist(t, filepath.Join(t.TempDir(), "clone"), "amd64")
+	out := makeDist(t, tree(t), filepath.Join(t.TempDir(), "clone"), "amd64")
 	deb := one(t, out, "*_amd64.deb")
 	w := testenv.NewWorld(t)
 	got, why := testenv.Container{
@@ -151,20 +158,16 @@ rm -f /mnt/root/etc/dpkg/dpkg.cfg.d/*`, deb, next(t, deb), w.State, w.User.UID, 
 // next makes a later version of a package, whose programs say so.
 func next(t *testing.T, deb string) string {
 	t.Helper()
-	root, err := testenv.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tree := filepath.Join(t.TempDir(), "tree")
-	testenv.Run(t, "dpkg-deb", "--raw-extract", deb, tree)
+	files := filepath.Join(t.TempDir(), "files")
+	testenv.Run(t, "dpkg-deb", "--raw-extract", deb, files)
 	for _, name := range []string{"bangerd", "banger-machine"} {
-		if err := testenv.Build(root, filepath.Join(tree, "usr", "lib", "banger", name), "./cmd/"+name, "next"); err != nil {
+		if err := testenv.Build(tree(t), filepath.Join(files, "usr", "lib", "banger", name), "./cmd/"+name, "next"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	testenv.Run(t, "sed", "-i", "s/^Version: .*/&.next/", filepath.Join(tree, "DEBIAN", "control"))
-	path := filepath.Join(filepath.Dir(tree), "second.deb")
-	testenv.Run(t, "dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, path)
+	testenv.Run(t, "sed", "-i", "s/^Version: .*/&.next/", filepath.Join(files, "DEBIAN", "control"))
+	path := filepath.Join(filepath.Dir(files), "second.deb")
+	testenv.Run(t, "dpkg-deb", "--build", "--root-owner-group", "-Znone", files, path)
 	return path
 }
 
