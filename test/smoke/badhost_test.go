@@ -40,10 +40,11 @@ func TestBadStateDirectory(t *testing.T) {
 	wantStatus(t, w.Run("vm", "start", "lost"), 1, "disk", "vm delete")
 	wantStatus(t, w.Run("image", "list"), 0)
 	wantStatus(t, w.Run("kernel", "list"), 0)
-	for _, stray := range []string{"00000000aaaa", "00000000bbbb"} {
-		if _, err := os.Stat(dir.VM(banger.VMID(stray)).Path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the directory %s, which no record names, is there still (%v)", stray, err)
-		}
+	if _, err := os.Stat(dir.VM("00000000aaaa").Path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of an erased VM is there still (%v)", err)
+	}
+	if _, err := os.Stat(dir.VM("00000000bbbb").Path); err != nil {
+		t.Errorf("the directory of a VM that the database does not know: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir.VMs(), "stale-0")); err != nil {
 		t.Errorf("a file that is not banger's: %v", err)
@@ -70,6 +71,7 @@ func plantBadThings(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	err = db.Delete(t.Context(), "00000000aaaa")
 	for i, name := range []string{"lost", "unreadable"} {
 		vm := banger.VM{ID: banger.VMID(fmt.Sprintf("%012d", i)), Spec: banger.VMSpec{Name: name}, State: banger.StateStopped, CreatedAt: time.Now()}
 		err = errors.Join(err, db.Reserve(t.Context(), vm, nil))
