@@ -107,7 +107,7 @@ func BenchmarkInteractive(b *testing.B) {
 		return func() (time.Duration, error) {
 			ctx, cancel := context.WithTimeout(b.Context(), limit)
 			defer cancel()
-			return untilWord(w.Command(ctx, "vm", "run", "--rm", "--image", image, "--", "echo", word))
+			return untilWord(w.Command(ctx, "vm", "run", "--rm", "--memory", "1G", "--image", image, "--", "echo", word))
 		}
 	}
 	runs := testenv.Number("BANGER_BENCH_RUNS", 100)
