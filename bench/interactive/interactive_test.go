@@ -262,6 +262,9 @@ func debians(b *testing.B, w *testenv.World) ([]*way, error) {
 		}
 	}
 	t := tool{b: b, w: w, dir: w.User.Dir(b)}
+	if err := os.Chmod(t.dir, 0o711); err != nil { // mmdebstrap enters it as another of the user's ids
+		return nil, err
+	}
 	sources := "/etc/apt/sources.list"
 	if _, err := os.Stat(sources); err != nil {
 		sources = "/etc/apt/sources.list.d/debian.sources"
