@@ -9,7 +9,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,44 +24,16 @@ import (
 	"time"
 
 	"banger/bench/bare"
-	"banger/internal/channel"
-	"banger/internal/machine"
-	"banger/internal/statedir"
 	"banger/internal/testenv"
 )
 
 const (
-	roleEnv = "BANGER_BENCH_BARE"
-	word    = "interactive"   // what the command in the machine says
-	atOnce  = 10              // machines
-	limit   = 5 * time.Minute // for one machine
+	word   = "interactive"   // what the command in the machine says
+	atOnce = 10              // machines
+	limit  = 5 * time.Minute // for one machine
 )
 
-func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) != "" {
-		if err := playBare(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	testenv.Main(m)
-}
-
-// playBare is this program in its other role, as the ordinary user: it boots the machine whose configuration is on standard input by
-// QEMU alone and says the word when the agent has answered.
-func playBare() error {
-	var cfg machine.Config
-	if err := json.NewDecoder(os.Stdin).Decode(&cfg); err != nil {
-		return err
-	}
-	guest, err := bare.Boot(cfg, channel.Network{}, nil)
-	if err != nil {
-		return err
-	}
-	fmt.Println(word)
-	return guest.Close()
-}
+func TestMain(m *testing.M) { bare.Main(m) }
 
 // way is one tool's path to a command's output.
 type way struct {
@@ -117,7 +88,7 @@ func BenchmarkInteractive(b *testing.B) {
 	banger := &way{name: "banger vm run", every: 1, run: run(slim)}
 	ways := []*way{
 		banger,
-		{name: "QEMU alone, until the agent answers", every: tenth, run: bareMachine(b, w)},
+		{name: "QEMU alone, until the agent answers", every: tenth, run: bare.NewMachines(b, w).Run},
 		{name: "banger vm run, systemd as init", every: tenth, run: run(full)},
 	}
 	others, err := debians(b, w)
@@ -191,48 +162,6 @@ func untilWord(cmd *exec.Cmd) (time.Duration, error) {
 }
 
 func tail(text []byte) []byte { return text[max(0, len(text)-2000):] }
-
-// bareMachine boots the drives of new VMs, which never ran, with nothing but QEMU.
-func bareMachine(b *testing.B, w *testenv.World) func() (time.Duration, error) {
-	var cfg machine.Config
-	w.Must("vm", "run", "--name", "template", "--", "true")
-	w.Must("vm", "stop", "template")
-	text, err := os.ReadFile(dirOf(w, "template").MachineConfig())
-	if err == nil {
-		err = json.Unmarshal(text, &cfg)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	program := filepath.Join(w.State, "bare")
-	testenv.CopySelf(b, program)
-	return func() (time.Duration, error) {
-		w.Must("vm", "create", "--name", "bare")
-		defer w.Must("vm", "delete", "--force", "bare")
-		dir := dirOf(w, "bare")
-		cfg.Dir, cfg.Disk = dir.Path, dir.Disk()
-		input, err := json.Marshal(cfg)
-		if err != nil {
-			return 0, err
-		}
-		ctx, cancel := context.WithTimeout(b.Context(), limit)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, program)
-		cmd.Env = append(os.Environ(), roleEnv+"=1")
-		cmd.Stdin = bytes.NewReader(input)
-		cmd.Dir = w.State
-		w.User.As(cmd)
-		return untilWord(cmd)
-	}
-}
-
-func dirOf(w *testenv.World, name string) statedir.VMDir {
-	var vm struct {
-		Dir string `json:"dir"`
-	}
-	w.JSON(&vm, "vm", "show", name)
-	return statedir.VMDir{Path: vm.Dir}
-}
 
 // rootShell starts what autopkgtest-virt-qemu talks to.
 const rootShell = `[Unit]

@@ -5,7 +5,6 @@
 package vmrun
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,23 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/machine"
-	"banger/internal/statedir"
+	"banger/bench/bare"
 	"banger/internal/testenv"
 )
 
-const roleEnv = "BANGER_BENCH_BARE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) != "" {
-		if err := playBare(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { bare.Main(m) }
 
 func runs() int { return testenv.Number("BANGER_BENCH_RUNS", 9) }
 
@@ -55,8 +42,8 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 func BenchmarkRun(b *testing.B) {
 	w := testenv.NewWorld(b)
 	w.LogHost()
-	template := templateOf(b, w)
-	var whole, bare, host []time.Duration
+	alone := bare.NewMachines(b, w)
+	var whole, floors, host []time.Duration
 	for range runs() {
 		begun := time.Now()
 		r := w.Run("--json", "vm", "run", "--rm", "--timings", "--", "true")
@@ -65,59 +52,16 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatalf("status %d: %s", r.Status, r.Stderr)
 		}
 		host = append(host, hostSide(b, r.Stderr))
-		bare = append(bare, bareRun(b, w, template))
+		took, err := alone.Run()
+		if err != nil {
+			b.Fatal(err)
+		}
+		floors = append(floors, took)
 	}
-	run, floor := report(b, "vm run --rm -- true", whole), report(b, "QEMU alone until the agent answers", bare)
+	run, floor := report(b, "vm run --rm -- true", whole), report(b, "QEMU alone until the agent answers", floors)
 	own := report(b, "host side of create and start", host)
 	b.ReportMetric(float64(run)/float64(floor), "run/bare")
 	b.ReportMetric(ms(own), "host-ms")
-}
-
-// templateOf gives the configuration of a machine that has run.
-func templateOf(b *testing.B, w *testenv.World) (cfg machine.Config) {
-	w.Must("vm", "run", "--name", "template", "--", "true")
-	w.Must("vm", "stop", "template")
-	text, err := os.ReadFile(statedir.VMDir{Path: dirOf(w, "template")}.MachineConfig())
-	if err == nil {
-		err = json.Unmarshal(text, &cfg)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	return cfg
-}
-
-func dirOf(w *testenv.World, name string) string {
-	var vm struct {
-		Dir string `json:"dir"`
-	}
-	w.JSON(&vm, "vm", "show", name)
-	return vm.Dir
-}
-
-// bareRun boots the drives of a new VM, which never ran, with nothing but QEMU.
-func bareRun(b *testing.B, w *testenv.World, cfg machine.Config) (took time.Duration) {
-	w.Must("vm", "create", "--name", "bare")
-	defer w.Must("vm", "delete", "--force", "bare")
-	dir := statedir.VMDir{Path: dirOf(w, "bare")}
-	cfg.Dir, cfg.Disk = dir.Path, dir.Disk()
-	input, err := json.Marshal(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.Command(filepath.Join(w.State, "bare"))
-	if _, err := os.Stat(cmd.Path); err != nil {
-		testenv.CopySelf(b, cmd.Path)
-	}
-	cmd.Env = append(os.Environ(), roleEnv+"=1")
-	cmd.Stdin = bytes.NewReader(input)
-	cmd.Dir = w.State
-	w.User.As(cmd)
-	r := testenv.Capture(b, cmd)
-	if err := json.Unmarshal([]byte(r.Stdout), &took); err != nil || r.Status != 0 {
-		b.Fatalf("boot QEMU alone: status %d, %v\n%s", r.Status, err, r.Stderr)
-	}
-	return took
 }
 
 // hostSide sums up the host's steps of --timings, without those in which the guest boots.
