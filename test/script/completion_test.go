@@ -26,8 +26,8 @@ func TestTabCompletes(t *testing.T) {
 			}
 			_, _, env := topWorld(t)
 			s := newScreen(t, "120", "20", shell.run, append(env, "PS1=ready> ")...)
-			s.keys(shell.setUp+"; echo set''up", "Enter")
-			s.await("setup\n")
+			s.Keys(shell.setUp+"; echo set''up", "Enter")
+			s.Await("setup\n")
 			none := filepath.Join(t.TempDir(), "none")
 			for _, tc := range []struct{ typed, shown string }{
 				{"banger vm st", "start, stats, stop"},
@@ -39,22 +39,22 @@ func TestTabCompletes(t *testing.T) {
 				{"export BANGER_STATE_DIR=" + none, ""},
 				{"banger vm stop de", "!devbox"},
 			} {
-				s.keys("C-u", "C-l")
-				s.keys("-l", tc.typed)
-				s.await(tc.typed)
+				s.Keys("C-u", "C-l")
+				s.Keys("-l", tc.typed)
+				s.Await(tc.typed)
 				switch {
 				case tc.shown == "":
-					s.keys("Enter")
+					s.Keys("Enter")
 				case tc.typed == "banger vm st":
-					s.keys("Tab", "Tab")
-					s.await("start", "stats", "stop")
+					s.Keys("Tab", "Tab")
+					s.Await("start", "stats", "stop")
 				case strings.HasPrefix(tc.shown, "!"):
-					s.keys("Tab")
-					s.keys("-l", "END")
-					s.await("END", tc.shown, "!banger:", "!rror")
+					s.Keys("Tab")
+					s.Keys("-l", "END")
+					s.Await("END", tc.shown, "!banger:", "!rror")
 				default:
-					s.keys("Tab")
-					s.await(tc.shown)
+					s.Keys("Tab")
+					s.Await(tc.shown)
 				}
 			}
 		})

@@ -2,7 +2,6 @@ package smoke
 
 import (
 	"context"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,60 +19,28 @@ func TestTop(t *testing.T) {
 	w.Must("vm", "start", "topbox")
 	w.Must("vm", "exec", "topbox", "--", "sh", "-c", "echo seen on the console >/dev/console; (dd if=/dev/zero of=/dev/null) >/dev/null 2>&1 &")
 
-	socket := filepath.Join(w.User.Dir(t), "tmux")
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	tmux := func(args ...string) string {
-		t.Helper()
-		cmd := w.Command(ctx)
-		asked := exec.CommandContext(ctx, "tmux", append([]string{"-S", socket}, args...)...)
-		asked.Env, asked.SysProcAttr, asked.Dir = cmd.Env, cmd.SysProcAttr, cmd.Dir
-		out, err := asked.CombinedOutput()
-		if err != nil {
-			t.Fatalf("tmux %q: %v: %s", args, err, out)
-		}
-		return string(out)
-	}
-	tmux("-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "20", "env SHELL=/bin/sh "+filepath.Join(w.Bin, "banger")+" top; echo left with $?; sleep 1000")
-	defer tmux("kill-server")
-	text := func() string { return tmux("capture-pane", "-p") }
-	await := func(texts ...string) {
-		t.Helper()
-		testenv.WaitFor(t, time.Minute, strings.Join(texts, ", "), func() bool {
-			shown := text()
-			for _, text := range texts {
-				if text, not := strings.CutPrefix(text, "!"); strings.Contains(shown, text) == not {
-					return false
-				}
-			}
-			return true
-		})
-		if t.Failed() {
-			t.Fatalf("the screen shows:\n%s", text())
-		}
-		t.Logf("the screen shows:\n%s", text())
-	}
-	keys := func(keys ...string) { tmux(append([]string{"send-keys"}, keys...)...) }
-
-	await("1 VM, 1 running", "topbox  running", "%")
-	keys("s")
-	await("topbox:", "#", "!NAME*")
-	keys("echo $((6*7)) >answer; stty size; hostname", "Enter")
-	await("20 100", "topbox\n")
-	keys("exit", "Enter")
-	await("NAME*", "topbox  running")
+	s := testenv.NewScreen(t, "100", "20", "env SHELL=/bin/sh "+filepath.Join(w.Bin, "banger")+" top; echo left with $?; sleep 1000", w.Command(ctx))
+	s.Await("1 VM, 1 running", "topbox  running", "%")
+	s.Keys("s")
+	s.Await("topbox:", "#", "!NAME*")
+	s.Keys("echo $((6*7)) >answer; stty size; hostname", "Enter")
+	s.Await("20 100", "topbox\n")
+	s.Keys("exit", "Enter")
+	s.Await("NAME*", "topbox  running")
 	if got := w.Must("vm", "exec", "topbox", "--", "cat", "answer"); got != "42\n" {
 		t.Errorf("the shell wrote %q", got)
 	}
-	keys("l")
-	await("console of topbox", "seen on the console")
-	keys("q", "x")
-	await("stop topbox? y or n")
-	keys("y")
-	await("topbox: stopped", "topbox  stopped", "0 running")
+	s.Keys("l")
+	s.Await("console of topbox", "seen on the console")
+	s.Keys("q", "x")
+	s.Await("stop topbox? y or n")
+	s.Keys("y")
+	s.Await("topbox: stopped", "topbox  stopped", "0 running")
 	if state := w.Must("vm", "list", "--filter", "state=stopped", "--quiet"); strings.TrimSpace(state) == "" {
 		t.Error("the VM is not stopped")
 	}
-	keys("q")
-	await("left with 0", "!NAME*")
+	s.Keys("q")
+	s.Await("left with 0", "!NAME*")
 }
