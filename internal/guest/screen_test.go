@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger/internal/testenv"
+	"banger/internal/testenv/screen"
 )
 
 // Programs that draw on the whole screen work through ssh on a terminal, and follow its size.
@@ -21,7 +22,7 @@ func TestOpenSSHScreens(t *testing.T) {
 	t.Run("vim", func(t *testing.T) {
 		testenv.RequireTool(t, "vim")
 		file := filepath.Join(t.TempDir(), "file")
-		s := testenv.NewScreen(t, "100", "30", "ssh -tt -F "+o.config+" vm vim -u NONE -N "+file, nil)
+		s := screen.New(t, "100", "30", "ssh -tt -F "+o.config+" vm vim -u NONE -N "+file, nil)
 		s.AwaitThat("an empty file", func(shown string) bool { return strings.Count(shown, "\n~") > 20 })
 		s.Keys("i", "first line", "Enter", "second", "Escape", "k", "0", "x")
 		s.AwaitThat("the edit", has("irst line\nsecond\n~"))
@@ -37,7 +38,7 @@ func TestOpenSSHScreens(t *testing.T) {
 	})
 	t.Run("htop", func(t *testing.T) {
 		testenv.RequireTool(t, "htop")
-		s := testenv.NewScreen(t, "100", "30", "ssh -tt -F "+o.config+" vm env HOME="+t.TempDir()+" htop", nil)
+		s := screen.New(t, "100", "30", "ssh -tt -F "+o.config+" vm env HOME="+t.TempDir()+" htop", nil)
 		s.AwaitThat("meters, processes and keys", func(shown string) bool {
 			return strings.Contains(shown, "Load average") && strings.Contains(shown, "PID") && strings.Contains(shown, "F10")
 		})
@@ -50,7 +51,7 @@ func TestOpenSSHScreens(t *testing.T) {
 	})
 	t.Run("tmux in it", func(t *testing.T) {
 		inner := filepath.Join(t.TempDir(), "inner")
-		s := testenv.NewScreen(t, "100", "30", "ssh -tt -F "+o.config+" vm env -u TMUX tmux -S "+inner+" -f /dev/null", nil)
+		s := screen.New(t, "100", "30", "ssh -tt -F "+o.config+" vm env -u TMUX tmux -S "+inner+" -f /dev/null", nil)
 		defer exec.Command("tmux", "-S", inner, "kill-server").Run()
 		s.AwaitThat("the status line", has("[0] 0:"))
 		s.Keys("C-b", `"`)
@@ -59,7 +60,7 @@ func TestOpenSSHScreens(t *testing.T) {
 		s.AwaitThat("the shell in it", has("inner\n"))
 	})
 	t.Run("interrupt and job control", func(t *testing.T) {
-		s := testenv.NewScreen(t, "100", "30", "ssh -tt -F "+o.config+" vm sh", nil)
+		s := screen.New(t, "100", "30", "ssh -tt -F "+o.config+" vm sh", nil)
 		s.AwaitThat("the shell", func(shown string) bool { return strings.ContainsAny(shown, "#$") })
 		s.Keys("sleep 1000; echo interr''upted", "Enter")
 		s.AwaitThat("the command", has("sleep 1000"))

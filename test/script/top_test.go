@@ -11,13 +11,13 @@ import (
 	"syscall"
 	"testing"
 
-	"banger/internal/testenv"
+	"banger/internal/testenv/screen"
 )
 
 // newScreen runs a command on a terminal with more variables in its environment.
-func newScreen(t *testing.T, cols, rows, command string, env ...string) *testenv.Screen {
+func newScreen(t *testing.T, cols, rows, command string, env ...string) *screen.Screen {
 	t.Helper()
-	return testenv.NewScreen(t, cols, rows, command, &exec.Cmd{Env: append(os.Environ(), env...)})
+	return screen.New(t, cols, rows, command, &exec.Cmd{Env: append(os.Environ(), env...)})
 }
 
 // topWorld is a daemon with two VMs, of which devbox runs, and how banger is run beside it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banger/internal/testenv"
+	"banger/internal/testenv/screen"
 )
 
 // banger top shows a real guest, opens a shell in it by a key and comes back, and stops it by another.
@@ -21,7 +22,7 @@ func TestTop(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	s := testenv.NewScreen(t, "100", "20", "env SHELL=/bin/sh "+filepath.Join(w.Bin, "banger")+" top; echo left with $?; sleep 1000", w.Command(ctx))
+	s := screen.New(t, "100", "20", "env SHELL=/bin/sh "+filepath.Join(w.Bin, "banger")+" top; echo left with $?; sleep 1000", w.Command(ctx))
 	s.Await("1 VM, 1 running", "topbox  running", "%")
 	s.Keys("s")
 	s.Await("topbox:", "#", "!NAME*")

@@ -1,4 +1,5 @@
-package testenv
+// Package screen gives tests a terminal.
+package screen
 
 import (
 	"os/exec"
@@ -6,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"banger/internal/testenv"
 )
 
 // Screen is a terminal that tmux emulates: what a person would see.
@@ -15,17 +18,17 @@ type Screen struct {
 	as     *exec.Cmd
 }
 
-// NewScreen runs a shell command on a terminal of so many columns and rows, with the user, the directory and the environment of as; nil: the
+// New runs a shell command on a terminal of so many columns and rows, with the user, the directory and the environment of as; nil: the
 // test's own. It ends with the test.
-func NewScreen(t testing.TB, cols, rows, command string, as *exec.Cmd) *Screen {
+func New(t testing.TB, cols, rows, command string, as *exec.Cmd) *Screen {
 	t.Helper()
-	RequireTool(t, "tmux")
+	testenv.RequireTool(t, "tmux")
 	if as == nil {
 		as = &exec.Cmd{}
 	}
 	dir := t.TempDir()
 	if as.SysProcAttr != nil { // another user, who makes the socket
-		dir = OrdinaryUser(t).Dir(t)
+		dir = testenv.OrdinaryUser(t).Dir(t)
 	}
 	s := &Screen{t, filepath.Join(dir, "tmux"), as}
 	s.Tmux("-f", "/dev/null", "new-session", "-d", "-x", cols, "-y", rows, command)
@@ -77,7 +80,7 @@ func (s *Screen) Await(texts ...string) {
 // AwaitThat waits until the screen is as it should be.
 func (s *Screen) AwaitThat(what string, right func(shown string) bool) {
 	s.t.Helper()
-	WaitFor(s.t, time.Minute, what, func() bool { return right(s.Text()) })
+	testenv.WaitFor(s.t, time.Minute, what, func() bool { return right(s.Text()) })
 	if s.t.Failed() {
 		s.t.Fatalf("the screen shows:\n%s", s.Text())
 	}
