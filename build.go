@@ -9,12 +9,12 @@ import (
 
 // Build is one build of a program of banger's.
 type Build struct {
-	Version string `json:"version"`
-	Commit  string `json:"commit"` // of the source; "unknown" when nothing tells
-	Built   string `json:"built"`  // RFC 3339, UTC; "unknown" when nothing tells
-	Go      string `json:"go"`     // version of the toolchain
-	OS      string `json:"os"`     // as Go names it: "linux"
-	Arch    string `json:"arch"`   // as Go names it: "amd64"
+	Version string `json:"version"` // as git describes the source: "v1.2.0-3-g0123456"; "dev" when nothing tells
+	Commit  string `json:"commit"`  // of the source; "unknown" when nothing tells
+	Built   string `json:"built"`   // RFC 3339, UTC; "unknown" when nothing tells
+	Go      string `json:"go"`      // version of the toolchain
+	OS      string `json:"os"`      // as Go names it: "linux"
+	Arch    string `json:"arch"`    // as Go names it: "amd64"
 }
 
 // Complete fills in what is not stamped into this program by what the toolchain knows.

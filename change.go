@@ -10,13 +10,13 @@ import (
 
 // SpecChange changes a VM's spec. What is nil stays as it is; a variable or label that is nil goes.
 type SpecChange struct {
-	VCPU      *int               `json:"vcpu,omitempty"`
-	MemoryMiB *int               `json:"memory_mib,omitempty"`
-	DiskBytes *int64             `json:"disk_bytes,omitempty"` // grows only
-	StopIdle  *time.Duration     `json:"stop_idle_ns,omitempty"`
-	TTL       *time.Duration     `json:"ttl_ns,omitempty"` // from now on, 0: never deleted; of the VM, not of its spec
-	Env       map[string]*string `json:"env,omitempty"`
-	Labels    map[string]*string `json:"labels,omitempty"`
+	VCPU      *int               `json:"vcpu,omitempty"`         // absent: as it is
+	MemoryMiB *int               `json:"memory_mib,omitempty"`   // absent: as it is
+	DiskBytes *int64             `json:"disk_bytes,omitempty"`   // grows only
+	StopIdle  *time.Duration     `json:"stop_idle_ns,omitempty"` // 0: never stopped for idleness; absent: as it is
+	TTL       *time.Duration     `json:"ttl_ns,omitempty"`       // from now on, 0: never deleted; of the VM, not of its spec
+	Env       map[string]*string `json:"env,omitempty"`          // variables by name; null: it goes; those that are not named stay
+	Labels    map[string]*string `json:"labels,omitempty"`       // labels by key, likewise
 	// RemoveSync names, by their path on the host as the spec has it, files of the host's user that the VM gets no copies of any more.
 	RemoveSync []string `json:"remove_sync,omitempty"`
 }
@@ -119,9 +119,9 @@ func differingKeys(first, then map[string]*string, now map[string]string) map[st
 
 // FieldChange is one change as people see it. The values of variables are left out: they may be secrets.
 type FieldChange struct {
-	Field string `json:"field"` // "vcpu", "memory", "disk", "stop idle", "env NAME", "label KEY", "sync HOST"
-	From  string `json:"from"`  // "-" when there is none
-	To    string `json:"to"`
+	Field string `json:"field"` // "vcpu", "memory", "disk", "stop idle", "env NAME", "label KEY", "sync HOST", "deleted" (when that will be)
+	From  string `json:"from"`  // "-" when there is none; of a variable "(set)", never its value
+	To    string `json:"to"`    // likewise
 }
 
 // Fields lists what changes about s, in a fixed order.

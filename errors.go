@@ -114,10 +114,10 @@ func HintOf(err error) string {
 
 // ErrorBody is an error on the wire (daemon API, machine.sock, --json).
 type ErrorBody struct {
-	Kind    string `json:"kind"`
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-	OpID    string `json:"op_id,omitempty"`
+	Kind    string `json:"kind"`            // "invalid", "not_found", "conflict", "unavailable", "refused", "unsupported", "corrupt", "interrupted" or "internal"
+	Message string `json:"message"`         // for people: what failed on which object, and why
+	Hint    string `json:"hint,omitempty"`  // the next step; absent: none is known
+	OpID    string `json:"op_id,omitempty"` // of the operation or request, whose lines in the daemon's log tell more; absent: the daemon was not asked
 }
 
 // EncodeError turns err into its wire form. opID may be empty.

@@ -8,15 +8,15 @@ import (
 
 // Image is one immutable base: images/<Key>/ in the state directory.
 type Image struct {
-	Name        string    `json:"name"`
-	Key         string    `json:"key"`              // 64 hexadecimal digits; content key of the base
-	Boot        BootKind  `json:"boot"`             // which process 1 the guest gets
-	Kernel      string    `json:"kernel,omitempty"` // what its machines boot unless told otherwise; empty: the daemon's default
-	SizeBytes   int64     `json:"size_bytes"`       // apparent size of rootfs.ext4
-	Description string    `json:"description,omitempty"`
-	Missing     []string  `json:"missing,omitempty"` // files of its definition that could not be got and were left out
-	Source      string    `json:"source"`            // where it came from: "packages debian:bookworm"
-	CreatedAt   time.Time `json:"created_at"`
+	Name        string    `json:"name"`                  // that users give; older images may have the same, which means the newest
+	Key         string    `json:"key"`                   // 64 hexadecimal digits; content key of the base
+	Boot        BootKind  `json:"boot"`                  // which process 1 the guest gets
+	Kernel      string    `json:"kernel,omitempty"`      // what its machines boot unless told otherwise; empty: the daemon's default
+	SizeBytes   int64     `json:"size_bytes"`            // apparent size of rootfs.ext4
+	Description string    `json:"description,omitempty"` // for people; absent: none was given
+	Missing     []string  `json:"missing,omitempty"`     // files of its definition that could not be got and were left out
+	Source      string    `json:"source"`                // where it came from: "packages debian:bookworm"
+	CreatedAt   time.Time `json:"created_at"`            // when it was made on this computer
 
 	Config     *ImageConfig `json:"config,omitempty"`     // of an OCI image
 	Registered *HostFile    `json:"registered,omitempty"` // the base is this file, and not in the state directory
@@ -25,11 +25,11 @@ type Image struct {
 // ImageConfig is what an OCI image says about how to run it
 // (https://github.com/opencontainers/image-spec/blob/main/config.md).
 type ImageConfig struct {
-	Env          []string `json:"env,omitempty"` // NAME=value
-	WorkingDir   string   `json:"working_dir,omitempty"`
-	User         string   `json:"user,omitempty"`
-	Entrypoint   []string `json:"entrypoint,omitempty"`
-	Cmd          []string `json:"cmd,omitempty"`
+	Env          []string `json:"env,omitempty"`           // NAME=value
+	WorkingDir   string   `json:"working_dir,omitempty"`   // where its program runs; absent: the root
+	User         string   `json:"user,omitempty"`          // name or uid, with a group behind a colon if any; absent: root
+	Entrypoint   []string `json:"entrypoint,omitempty"`    // what is run, before Cmd; absent: Cmd alone
+	Cmd          []string `json:"cmd,omitempty"`           // default arguments of the entrypoint, or the program itself
 	ExposedPorts []string `json:"exposed_ports,omitempty"` // "80/tcp"
 }
 

@@ -325,23 +325,23 @@ func without(list []NetRule, rule NetRule) []NetRule {
 // NetTraffic is what has gone through a VM's network card in connections that its policy allows, and in those of other VMs into it:
 // bytes of payload, without headers. Name lookups, address assignment and the like are not in it.
 type NetTraffic struct {
-	SentBytes     int64 `json:"sent_bytes"` // by the guest
-	ReceivedBytes int64 `json:"received_bytes"`
+	SentBytes     int64 `json:"sent_bytes"`     // by the guest
+	ReceivedBytes int64 `json:"received_bytes"` // by the guest
 }
 
 // NetEvent is one line of a VM's network log.
 type NetEvent struct {
-	Time     time.Time     `json:"time"`
-	Verdict  string        `json:"verdict"`        // [NetAllowed], [NetDenied], [NetClosed], [NetFailed]
-	Proto    string        `json:"proto"`          // "tcp", "udp", "icmp", "dns"
-	Name     string        `json:"name,omitempty"` // what the guest asked its resolver for, if it did
-	Addr     string        `json:"addr,omitempty"` // where it went to
-	Port     uint16        `json:"port,omitempty"`
-	Reason   string        `json:"reason,omitempty"` // of a denial or failure
-	Sent     int64         `json:"sent,omitempty"`   // bytes of the guest, of a closed connection
-	Received int64         `json:"received,omitempty"`
-	Elapsed  time.Duration `json:"elapsed_ns,omitempty"`
-	Lost     int           `json:"lost,omitempty"` // events before this one that were too many to be kept
+	Time     time.Time     `json:"time"`                 // when it was noted
+	Verdict  string        `json:"verdict"`              // "allowed", "denied", "closed" or "failed"
+	Proto    string        `json:"proto"`                // "tcp", "udp", "icmp", "dns"
+	Name     string        `json:"name,omitempty"`       // what the guest asked its resolver for, if it did
+	Addr     string        `json:"addr,omitempty"`       // where it went to
+	Port     uint16        `json:"port,omitempty"`       // of the target; absent: "icmp" and "dns" have none
+	Reason   string        `json:"reason,omitempty"`     // of a denial or failure
+	Sent     int64         `json:"sent,omitempty"`       // bytes of the guest, of a closed connection
+	Received int64         `json:"received,omitempty"`   // bytes to the guest, likewise
+	Elapsed  time.Duration `json:"elapsed_ns,omitempty"` // how long a closed connection was open
+	Lost     int           `json:"lost,omitempty"`       // events before this one that were too many to be kept
 }
 
 // Verdicts of a NetEvent.

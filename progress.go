@@ -5,14 +5,14 @@ import "time"
 // Progress is one event of a long operation, in order: a stage begins (Done false, no Detail), tells how far it is,
 // and ends (Done true, Elapsed set).
 type Progress struct {
-	Stage   string        `json:"stage"`             // stable key: "image", "kernel", "disk", "boot"
-	Text    string        `json:"text,omitempty"`    // for people: "applying work seed"
-	Detail  string        `json:"detail,omitempty"`  // what it does right now
-	Bytes   int64         `json:"bytes,omitempty"`   // done so far
-	Total   int64         `json:"total,omitempty"`   // 0 when unknown
-	Subject string        `json:"subject,omitempty"` // the operation's object, as soon as it has a name
-	Notice  bool          `json:"notice,omitempty"`  // Text is of no stage, and to be read
-	Done    bool          `json:"done,omitempty"`
+	Stage   string        `json:"stage"`                // stable key: "image", "kernel", "disk", "boot"
+	Text    string        `json:"text,omitempty"`       // for people: "applying work seed"
+	Detail  string        `json:"detail,omitempty"`     // what it does right now
+	Bytes   int64         `json:"bytes,omitempty"`      // done so far
+	Total   int64         `json:"total,omitempty"`      // 0 when unknown
+	Subject string        `json:"subject,omitempty"`    // the operation's object, as soon as it has a name
+	Notice  bool          `json:"notice,omitempty"`     // Text is of no stage, and to be read
+	Done    bool          `json:"done,omitempty"`       // the stage has ended, well or not
 	Elapsed time.Duration `json:"elapsed_ns,omitempty"` // of a stage that is done
 }
 
@@ -40,7 +40,7 @@ func (f ProgressFunc) Report(p Progress) {
 
 // Timing is how long one step took. Side is "host" or "guest"; guest steps are measured by the guest's own clock.
 type Timing struct {
-	Side    string        `json:"side"`
-	Step    string        `json:"step"`
-	Elapsed time.Duration `json:"elapsed_ns"`
+	Side    string        `json:"side"`       // "host" or "guest"
+	Step    string        `json:"step"`       // what was done: "start vmm"
+	Elapsed time.Duration `json:"elapsed_ns"` // of this step alone
 }

@@ -13,8 +13,8 @@ const MaxPublish = 64
 
 // Publish pins a TCP port of a VM to an address of the host: who connects there reaches it while the VM runs.
 type Publish struct {
-	Host  netip.AddrPort `json:"host"`
-	Guest uint16         `json:"guest"`
+	Host  netip.AddrPort `json:"host"`  // "127.0.0.1:8080"; of IPv6 "[::1]:8080"
+	Guest uint16         `json:"guest"` // port in the VM
 }
 
 // ParsePublish reads "8080:80", "127.0.0.1:8080:80", "[::1]:8080:80", or "80" for the same port on both sides. Without an address

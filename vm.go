@@ -45,14 +45,14 @@ const (
 
 // VMSpec is what a user asks for. The zero value of a field means "not given"; Validate wants them all resolved.
 type VMSpec struct {
-	Name      string            `json:"name"`
-	Image     string            `json:"image"`          // image name
-	VCPU      int               `json:"vcpu"`           // 1..255
-	MemoryMiB int               `json:"memory_mib"`     // 64..1048576
-	DiskBytes int64             `json:"disk_bytes"`     // 64 MiB..16 TiB
-	Env       map[string]string `json:"env,omitempty"`  // for every command run in the VM
-	User      string            `json:"user,omitempty"` // default user of shell and exec; empty means root
-	Labels    map[string]string `json:"labels,omitempty"`
+	Name      string            `json:"name"`                   // 1 to 63 of a-z, 0-9 and "-"; unique among VMs
+	Image     string            `json:"image"`                  // image name
+	VCPU      int               `json:"vcpu"`                   // 1..255
+	MemoryMiB int               `json:"memory_mib"`             // 64..1048576
+	DiskBytes int64             `json:"disk_bytes"`             // 64 MiB..16 TiB
+	Env       map[string]string `json:"env,omitempty"`          // for every command run in the VM
+	User      string            `json:"user,omitempty"`         // default user of shell and exec; empty means root
+	Labels    map[string]string `json:"labels,omitempty"`       // the user's own, by key; absent: none
 	Publish   []Publish         `json:"publish,omitempty"`      // ports pinned to addresses of the host
 	CA        string            `json:"ca,omitempty"`           // certificates, in PEM, that its programs trust beside their own
 	Sync      []FileSync        `json:"sync,omitempty"`         // files of the host's user that it has copies of, beside those of the configuration
@@ -130,19 +130,19 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // VM is the record of one VM.
 type VM struct {
-	ID         VMID        `json:"id"`
-	Spec       VMSpec      `json:"spec"`              // of the run, while there is one
-	Pending    *SpecChange `json:"pending,omitempty"` // what the next start changes
-	State      VMState     `json:"state"`
-	LastError  string      `json:"last_error,omitempty"`
-	ImageKey   string      `json:"image_key"`        // the immutable base this VM's overlay lies on
-	Kernel     string      `json:"kernel"`           // kernel name
-	Accel      string      `json:"accel,omitempty"`  // "kvm" or "tcg" of the last start
-	Boots      int         `json:"boots"`            // successful starts
-	Remove     bool        `json:"remove,omitempty"` // --rm: deleted when its lease ends
-	CreatedAt  time.Time   `json:"created_at"`
-	StartedAt  time.Time   `json:"started_at,omitzero"` // last time it became running
-	StoppedAt  time.Time   `json:"stopped_at,omitzero"`
+	ID         VMID        `json:"id"`                    // 12 hexadecimal digits, for the VM's whole life
+	Spec       VMSpec      `json:"spec"`                  // of the run, while there is one
+	Pending    *SpecChange `json:"pending,omitempty"`     // what the next start changes
+	State      VMState     `json:"state"`                 // "creating", "stopped", "starting", "running", "stopping" or "error"
+	LastError  string      `json:"last_error,omitempty"`  // for people: why it is in state "error", or could not be deleted when its time came; absent: nothing is wrong
+	ImageKey   string      `json:"image_key"`             // the immutable base this VM's overlay lies on
+	Kernel     string      `json:"kernel"`                // kernel name
+	Accel      string      `json:"accel,omitempty"`       // "kvm" or "tcg" of the last start
+	Boots      int         `json:"boots"`                 // successful starts
+	Remove     bool        `json:"remove,omitempty"`      // --rm: deleted when its lease ends
+	CreatedAt  time.Time   `json:"created_at"`            // when it was asked for
+	StartedAt  time.Time   `json:"started_at,omitzero"`   // last time it became running
+	StoppedAt  time.Time   `json:"stopped_at,omitzero"`   // when its last run that ended did; absent: none has
 	StopReason string      `json:"stop_reason,omitempty"` // while it is being stopped and nobody asked for that: why
 	Exit       *Exit       `json:"exit,omitempty"`        // how the last run ended; nil while running
 
@@ -155,8 +155,8 @@ type VM struct {
 
 // HostTime is a moment by the clock of one boot of the host: it goes on while the host sleeps, and nobody can set it.
 type HostTime struct {
-	BootID    string        `json:"boot_id"`
-	SinceBoot time.Duration `json:"since_boot_ns"`
+	BootID    string        `json:"boot_id"`       // of that boot: /proc/sys/kernel/random/boot_id
+	SinceBoot time.Duration `json:"since_boot_ns"` // CLOCK_BOOTTIME at that moment
 }
 
 // ExitCause says how a VM's run ended.
@@ -174,8 +174,8 @@ const (
 
 // Exit is the record of a run's end.
 type Exit struct {
-	Cause   ExitCause `json:"cause"`
+	Cause   ExitCause `json:"cause"`             // "power-off", "reboot", "panic", "killed", "vmm-crash", "no-boot" or "unknown"
 	Detail  string    `json:"detail,omitempty"`  // one line for people
 	Console string    `json:"console,omitempty"` // the console's last lines, control characters escaped
-	At      time.Time `json:"at"`
+	At      time.Time `json:"at"`                // when the end was seen
 }

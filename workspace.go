@@ -12,13 +12,13 @@ const MaxWorkspaces = 64
 
 // Workspace is a repository of the host, or a directory, that went into a VM.
 type Workspace struct {
-	GuestPath  string    `json:"guest_path"` // absolute
-	HostPath   string    `json:"host_path"`  // the root on the host
-	Name       string    `json:"name"`       // last part of HostPath
-	Head       string    `json:"head,omitempty"`
-	Branch     string    `json:"branch,omitempty"` // that the guest began with
-	Packs      []string  `json:"packs,omitempty"`  // files in the guest's objects/pack that the host sent
-	PreparedAt time.Time `json:"prepared_at"`
+	GuestPath  string    `json:"guest_path"`          // absolute
+	HostPath   string    `json:"host_path"`           // the root on the host
+	Name       string    `json:"name"`                // last part of HostPath
+	Head       string    `json:"head,omitempty"`      // object id of the commit that went in last; absent: there was none
+	Branch     string    `json:"branch,omitempty"`    // that the guest began with
+	Packs      []string  `json:"packs,omitempty"`     // files in the guest's objects/pack that the host sent
+	PreparedAt time.Time `json:"prepared_at"`         // when all of it last went in
 	Directory  bool      `json:"directory,omitempty"` // files alone: there was no repository, or only its files were wanted
 	Readonly   bool      `json:"readonly,omitempty"`  // without permission to write
 }
@@ -45,16 +45,16 @@ func ValidateGuestPath(name string) error {
 
 // Autosave is work that was in a VM when it was deleted.
 type Autosave struct {
-	ID        string            `json:"id"` // "devbox-0123456789ab-20261128T182914.000Z-0"
-	VM        string            `json:"vm"` // name
-	VMID      VMID              `json:"vm_id"`
-	GuestPath string            `json:"guest_path"`
-	HostPath  string            `json:"host_path"` // the repository that it came from
-	At        time.Time         `json:"at"`
+	ID        string            `json:"id"`                // "devbox-0123456789ab-20261128T182914.000Z-0"
+	VM        string            `json:"vm"`                // name
+	VMID      VMID              `json:"vm_id"`             // of that VM, which is gone
+	GuestPath string            `json:"guest_path"`        // where the work was in the VM
+	HostPath  string            `json:"host_path"`         // the repository that it came from
+	At        time.Time         `json:"at"`                // when the VM was deleted
 	Bundle    string            `json:"bundle"`            // path of a file that "git fetch" reads
 	Bytes     int64             `json:"bytes"`             // of the bundle
 	Refs      map[string]string `json:"refs"`              // in the bundle: name → object id
 	Shallow   []string          `json:"shallow,omitempty"` // commits whose parents are neither in the bundle nor in the host's repository
 	Pending   bool              `json:"pending"`           // the refs are not in the host's repository yet
-	Notices   []string          `json:"notices,omitempty"`
+	Notices   []string          `json:"notices,omitempty"` // for people: what was left out of it or looked wrong; absent: nothing
 }
