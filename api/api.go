@@ -128,36 +128,36 @@ type StopRequest struct {
 // VMDetail is one VM with what its run tells.
 type VMDetail struct {
 	banger.VM
-	Dir           string          `json:"dir"`            // the VM's directory
-	MachineSocket string          `json:"machine_socket"` // where streams go; present while it runs
-	User          string          `json:"user,omitempty"` // whom commands run as; absent: root
-	Phase         string          `json:"phase,omitempty"`
-	Timings       []banger.Timing `json:"timings,omitempty"`
-	PIDs          map[string]int  `json:"pids,omitempty"` // "banger-machine", "vmm"
+	Dir           string          `json:"dir"`               // the VM's directory
+	MachineSocket string          `json:"machine_socket"`    // where streams go; present while it runs
+	User          string          `json:"user,omitempty"`    // whom commands run as; absent: root
+	Phase         string          `json:"phase,omitempty"`   // of the run: "booting", "ready", "ending" or "ended"; absent: none, or its supervisor did not answer
+	Timings       []banger.Timing `json:"timings,omitempty"` // what took how long until the guest was ready; absent likewise
+	PIDs          map[string]int  `json:"pids,omitempty"`    // "banger-machine", "vmm"
 }
 
 // Event is one line of a stream. Exactly one field is set; all but Progress are the last line.
 type Event struct {
-	Progress  *banger.Progress  `json:"progress,omitempty"`
-	VM        *VMDetail         `json:"vm,omitempty"`
-	Image     *banger.Image     `json:"image,omitempty"`
-	Kernel    *banger.Kernel    `json:"kernel,omitempty"`
+	Progress  *banger.Progress  `json:"progress,omitempty"`  // how far the operation is
+	VM        *VMDetail         `json:"vm,omitempty"`        // what an operation on a VM has come to
+	Image     *banger.Image     `json:"image,omitempty"`     // that was made, or found to be there
+	Kernel    *banger.Kernel    `json:"kernel,omitempty"`    // that was made, or found to be there
 	Operation *Operation        `json:"operation,omitempty"` // of what goes on without its client
-	Error     *banger.ErrorBody `json:"error,omitempty"`
+	Error     *banger.ErrorBody `json:"error,omitempty"`     // why it failed or was cancelled
 
-	CatalogImage  *banger.CatalogImage  `json:"catalog_image,omitempty"`
-	CatalogKernel *banger.CatalogKernel `json:"catalog_kernel,omitempty"`
+	CatalogImage  *banger.CatalogImage  `json:"catalog_image,omitempty"`  // entry of a bundle that was made of an image
+	CatalogKernel *banger.CatalogKernel `json:"catalog_kernel,omitempty"` // entry of a bundle that was made of a kernel
 }
 
 // Status is the daemon's answer about itself.
 type Status struct {
-	Version    string    `json:"version"` // of the build
-	API        int       `json:"api"`     // version of the API
-	PID        int       `json:"pid"`
-	StateDir   string    `json:"state_dir"`
-	Socket     string    `json:"socket"`
-	Log        string    `json:"log"`
-	StartedAt  time.Time `json:"started_at"`
+	Version    string    `json:"version"`        // of the build
+	API        int       `json:"api"`            // version of the API
+	PID        int       `json:"pid"`            // of the daemon
+	StateDir   string    `json:"state_dir"`      // absolute path of what the daemon keeps
+	Socket     string    `json:"socket"`         // path of the daemon's socket
+	Log        string    `json:"log"`            // path of the daemon's log
+	StartedAt  time.Time `json:"started_at"`     // when this daemon began
 	Running    int       `json:"running"`        // VMs
 	Ops        int       `json:"operations"`     // that run
 	Goroutines int       `json:"goroutines"`     // of the daemon

@@ -17,9 +17,9 @@ const ErrorTrailer = "Banger-Error"
 // ImageDetail is one image with what it takes and who uses it.
 type ImageDetail struct {
 	banger.Image
-	Dir       string   `json:"dir"`        // the image's directory
-	DiskBytes int64    `json:"disk_bytes"` // that it takes up on the host
-	VMs       []string `json:"vms,omitempty"`
+	Dir       string   `json:"dir"`           // the image's directory
+	DiskBytes int64    `json:"disk_bytes"`    // that it takes up on the host
+	VMs       []string `json:"vms,omitempty"` // names of those whose disks lie on it; absent: none
 }
 
 // RegisterRequest asks for an image that stays where it is.
@@ -39,15 +39,15 @@ type PruneRequest struct {
 
 // Pruned is what was removed, or would be.
 type Pruned struct {
-	Items  []PrunedItem       `json:"items"`
+	Items  []PrunedItem       `json:"items"`            // empty: there was nothing to remove
 	Bytes  int64              `json:"bytes"`            // that this frees
 	Failed []banger.ErrorBody `json:"failed,omitempty"` // what could not be removed
 }
 
 // PrunedItem is one thing that was removed.
 type PrunedItem struct {
-	Name   string `json:"name"`
-	Key    string `json:"key,omitempty"`
-	Reason string `json:"reason"` // "superseded", "unused", "damaged", "leftover"; of the cache "cached", "partial"
-	Bytes  int64  `json:"bytes"`
+	Name   string `json:"name"`          // of the image, or of the directory of what is damaged or left over; of the cache "layer" or "bundle"
+	Key    string `json:"key,omitempty"` // of the image, or the digest of what was in the cache; absent: of leftovers
+	Reason string `json:"reason"`        // "superseded", "unused", "damaged", "leftover"; of the cache "cached", "partial"
+	Bytes  int64  `json:"bytes"`         // that it took up on the host
 }

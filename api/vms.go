@@ -69,8 +69,8 @@ type SetRequest struct {
 
 // SetResult is a VM and what a change to it comes to.
 type SetResult struct {
-	VM      banger.VM `json:"vm"`
-	Changes []Change  `json:"changes"`
+	VM      banger.VM `json:"vm"`      // after the change; with dry run as it is
+	Changes []Change  `json:"changes"` // what becomes different; empty: nothing
 }
 
 // When a change is done.
@@ -83,6 +83,6 @@ const (
 // Change is one change, and when it is done.
 type Change struct {
 	banger.FieldChange
-	When   string `json:"when"`
+	When   string `json:"when"`             // "now", "next start" or "impossible"
 	Reason string `json:"reason,omitempty"` // why it is impossible
 }
