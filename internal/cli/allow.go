@@ -22,11 +22,11 @@ type allowFlags struct {
 
 // asked is what "banger allow --json" tells.
 type asked struct {
-	Path    string         `json:"path"`
-	Files   []project.File `json:"files"`
-	Needs   []project.Need `json:"needs"`
-	Digest  string         `json:"digest"` // for --accept
-	Allowed bool           `json:"allowed"`
+	Path    string         `json:"path"`    // root of the repository
+	Files   []project.File `json:"files"`   // that were read; empty: there is none
+	Needs   []project.Need `json:"needs"`   // all that these files ask for; empty: nothing needs consent
+	Digest  string         `json:"digest"`  // for --accept
+	Allowed bool           `json:"allowed"` // every need is allowed
 }
 
 func (a *app) allow() *cobra.Command {

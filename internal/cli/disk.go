@@ -119,16 +119,16 @@ func completeImage(_ *cobra.Command, args []string, _ string) ([]cobra.Completio
 
 // diskEntry is a file in an image.
 type diskEntry struct {
-	Name    string    `json:"name"`
-	Type    string    `json:"type"`
-	Mode    string    `json:"mode"` // octal
-	UID     uint32    `json:"uid"`
-	GID     uint32    `json:"gid"`
-	Size    int64     `json:"size"`
-	ModTime time.Time `json:"mod_time"`
-	Link    string    `json:"link,omitempty"` // text of a symbolic link
-	Major   uint32    `json:"major,omitempty"`
-	Minor   uint32    `json:"minor,omitempty"`
+	Name    string    `json:"name"`            // the name alone; of "disk stat" the whole path in the image
+	Type    string    `json:"type"`            // "file", "directory", "symlink", "char-device", "block-device", "fifo" or "socket"
+	Mode    string    `json:"mode"`            // octal
+	UID     uint32    `json:"uid"`             // owner
+	GID     uint32    `json:"gid"`             // group
+	Size    int64     `json:"size"`            // bytes that its content has, holes included
+	ModTime time.Time `json:"mod_time"`        // of its content
+	Link    string    `json:"link,omitempty"`  // text of a symbolic link
+	Major   uint32    `json:"major,omitempty"` // of a device; absent: 0, or none
+	Minor   uint32    `json:"minor,omitempty"` // likewise
 	perm    string
 }
 

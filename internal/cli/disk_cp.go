@@ -62,7 +62,7 @@ leaves nothing.`,
 type diskCopy struct {
 	Path    string `json:"path"`    // on the host
 	Entries int    `json:"entries"` // files, directories and links
-	Bytes   int64  `json:"bytes"`
+	Bytes   int64  `json:"bytes"`   // content of files
 	Skipped int    `json:"skipped"` // entries that can't be here: devices and the like
 }
 

@@ -93,9 +93,9 @@ func (a *app) createDisk(cmd *cobra.Command, out string, f diskCreateFlags) erro
 
 // diskMade is a new image.
 type diskMade struct {
-	Path         string `json:"path"`
-	SizeBytes    int64  `json:"size_bytes"`
-	Inodes       uint64 `json:"inodes"`
+	Path         string `json:"path"`          // of the image, as it was given
+	SizeBytes    int64  `json:"size_bytes"`    // of the file, holes included
+	Inodes       uint64 `json:"inodes"`        // that the file system has, used or not
 	BytesWritten int64  `json:"bytes_written"` // the rest is a hole
 }
 

@@ -10,15 +10,15 @@ import (
 
 // diskUsage is how full an image is.
 type diskUsage struct {
-	SizeBytes      int64  `json:"size_bytes"`
-	UsedBytes      int64  `json:"used_bytes"`
-	FreeBytes      int64  `json:"free_bytes"`
+	SizeBytes      int64  `json:"size_bytes"`      // of the file system
+	UsedBytes      int64  `json:"used_bytes"`      // with what the file system needs for itself
+	FreeBytes      int64  `json:"free_bytes"`      // with what is kept for root
 	AllocatedBytes int64  `json:"allocated_bytes"` // on the host
-	Inodes         uint32 `json:"inodes"`
-	UsedInodes     uint32 `json:"used_inodes"`
-	Label          string `json:"label,omitempty"`
-	UUID           string `json:"uuid"`
-	NeedsRecovery  bool   `json:"needs_recovery"`
+	Inodes         uint32 `json:"inodes"`          // that the file system has, used or not
+	UsedInodes     uint32 `json:"used_inodes"`     // with those that are reserved
+	Label          string `json:"label,omitempty"` // absent: it has none
+	UUID           string `json:"uuid"`            // as blkid shows it
+	NeedsRecovery  bool   `json:"needs_recovery"`  // its journal has to be replayed: it was in use when it was last written
 }
 
 func (a *app) diskUsage() *cobra.Command {

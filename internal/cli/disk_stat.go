@@ -13,13 +13,13 @@ import (
 // diskStat is all that is known of a file in an image.
 type diskStat struct {
 	diskEntry
-	Inode      uint32            `json:"inode"`
-	Links      uint16            `json:"links"`
-	Allocated  int64             `json:"allocated_bytes"`
-	AccessTime time.Time         `json:"access_time"`
-	ChangeTime time.Time         `json:"change_time"`
-	BirthTime  *time.Time        `json:"birth_time,omitempty"`
-	Xattrs     map[string][]byte `json:"xattrs,omitempty"` // base64
+	Inode      uint32            `json:"inode"`                // its number
+	Links      uint16            `json:"links"`                // names that it has
+	Allocated  int64             `json:"allocated_bytes"`      // that its blocks have in the image
+	AccessTime time.Time         `json:"access_time"`          // when it was last read, as far as that was noted
+	ChangeTime time.Time         `json:"change_time"`          // of its inode
+	BirthTime  *time.Time        `json:"birth_time,omitempty"` // when it was made; absent: the image does not say
+	Xattrs     map[string][]byte `json:"xattrs,omitempty"`     // base64
 }
 
 func (a *app) diskStat() *cobra.Command {

@@ -14,8 +14,8 @@ import (
 
 // diskWritten is a file that has gone into an image.
 type diskWritten struct {
-	Path  string `json:"path"` // in the image
-	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`  // in the image
+	Bytes int64  `json:"bytes"` // of its new content
 }
 
 func (a *app) diskWrite() *cobra.Command {

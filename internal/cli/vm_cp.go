@@ -243,10 +243,10 @@ func copyError(ctx context.Context, from, to string, err error) error {
 
 // copied is what a copy came to.
 type copied struct {
-	From string `json:"from"`
-	To   string `json:"to"`
+	From string `json:"from"` // as it was given: PATH, VM:PATH or "-"
+	To   string `json:"to"`   // likewise
 	transfer.Report
-	Elapsed time.Duration `json:"elapsed_ns"`
+	Elapsed time.Duration `json:"elapsed_ns"` // of the whole copy
 }
 
 // showCopy tells what was copied.

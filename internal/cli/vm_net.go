@@ -197,10 +197,10 @@ func (a *app) netShow(ctx context.Context, ref string) error {
 
 // netShown is a policy, and the same in its parts.
 type netShown struct {
-	Policy   banger.NetPolicy `json:"policy"`
+	Policy   banger.NetPolicy `json:"policy"`   // in one text, as --net reads it
 	Internet bool             `json:"internet"` // all of it may be reached, but for what is denied
-	Allow    []string         `json:"allow"`
-	Deny     []string         `json:"deny"`
+	Allow    []string         `json:"allow"`    // targets, as --allow reads them; empty: none is named
+	Deny     []string         `json:"deny"`     // targets, which go before Allow; empty: none is named
 }
 
 func (a *app) printPolicy(p banger.NetPolicy) error {
@@ -258,9 +258,9 @@ func eventText(e banger.NetEvent) string {
 
 // checkResult is the decision on one target.
 type checkResult struct {
-	Target  string       `json:"target"`
-	Allowed bool         `json:"allowed"`
-	Reason  string       `json:"reason,omitempty"`
+	Target  string       `json:"target"`              // as it was given
+	Allowed bool         `json:"allowed"`             // a name is resolved on this computer first, and each address is judged, too
+	Reason  string       `json:"reason,omitempty"`    // why not; absent: it is allowed
 	Addrs   []netip.Addr `json:"addresses,omitempty"` // that would be used
 }
 

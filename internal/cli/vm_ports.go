@@ -19,7 +19,7 @@ import (
 
 // vmPorts is one VM's answer, for programs.
 type vmPorts struct {
-	Name string `json:"name"`
+	Name string `json:"name"` // of the VM
 	machine.Ports
 	HTTP string `json:"http,omitempty"` // where the HTTP entry of all VMs is
 }

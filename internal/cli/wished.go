@@ -12,19 +12,19 @@ import (
 
 // wished is what "vm run --dry-run" tells of a repository's files.
 type wished struct {
-	Files    []project.File    `json:"files"`
-	Settings []wishedSetting   `json:"settings"`
-	Needs    []project.Need    `json:"needs"`   // that want consent
-	Missing  []project.Need    `json:"missing"` // those of them that are not allowed yet
-	Commands []project.Command `json:"commands"`
-	Notices  []string          `json:"notices"`
+	Files    []project.File    `json:"files"`    // that were read
+	Settings []wishedSetting   `json:"settings"` // those that the files have, and the defaults in place of the others
+	Needs    []project.Need    `json:"needs"`    // that want consent
+	Missing  []project.Need    `json:"missing"`  // those of them that are not allowed yet
+	Commands []project.Command `json:"commands"` // in the order in which they would run: those of a new VM, then those of each start
+	Notices  []string          `json:"notices"`  // for people: what of the files is not followed, and why
 }
 
 // wishedSetting is one value, with its variables as they stand in the file, and where it comes from.
 type wishedSetting struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
-	From  string `json:"from"`
+	Key   string `json:"key"`   // "memory", "env.NAME"
+	Value string `json:"value"` // for people, lists with commas between
+	From  string `json:"from"`  // the repository's file, or where the default comes from as in Setting
 }
 
 // shown gives nil when there are no files and nothing to tell.

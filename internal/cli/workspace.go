@@ -335,12 +335,12 @@ func workspaceOf(vm api.VMDetail, guestPath string) (banger.Workspace, error) {
 
 // repoPlan is what would go into a VM of one repository.
 type repoPlan struct {
-	Host    string   `json:"host_path"`
-	Guest   string   `json:"guest_path"`
-	Head    string   `json:"head"`
-	Branch  string   `json:"branch"`
-	Files   []string `json:"files"`
-	Notices []string `json:"notices"`
+	Host    string   `json:"host_path"`  // root of the repository or directory
+	Guest   string   `json:"guest_path"` // where it would go in the VM
+	Head    string   `json:"head"`       // object id of the commit that the VM would begin with; "": none
+	Branch  string   `json:"branch"`     // that the VM would have checked out; "": none
+	Files   []string `json:"files"`      // below the root, sorted, with those of submodules
+	Notices []string `json:"notices"`    // for people: what would stay here, and why
 
 	Tooling *tooling.Plan `json:"tooling,omitempty"` // what would be installed
 	Project *wished       `json:"project,omitempty"` // of the first: what its files say

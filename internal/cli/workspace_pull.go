@@ -16,11 +16,11 @@ import (
 
 // pulled is what a pull did, for programs.
 type pulled struct {
-	Refs    map[string]string  `json:"refs"` // in the host's repository
-	Branch  string             `json:"branch,omitempty"`
-	Head    string             `json:"head"`
-	Applied *workspace.Applied `json:"applied,omitempty"`
-	Notices []string           `json:"notices,omitempty"`
+	Refs    map[string]string  `json:"refs"`              // in the host's repository: name → object id; null: none was written
+	Branch  string             `json:"branch,omitempty"`  // that the host's repository has for it; absent: --branch was not given
+	Head    string             `json:"head"`              // object id of what was pulled; "": the VM's repository has no commit
+	Applied *workspace.Applied `json:"applied,omitempty"` // absent: --apply was not given
+	Notices []string           `json:"notices,omitempty"` // for people: what was left out or looked wrong; absent: nothing
 }
 
 type pullFlags struct {
