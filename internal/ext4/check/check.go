@@ -44,9 +44,9 @@ const (
 
 // Fault is one broken invariant.
 type Fault struct {
-	Class Class  `json:"class"`
+	Class Class  `json:"class"` // the invariant: "superblock", "link count", …
 	Where string `json:"where"` // "inode 12", "group 3", "superblock"
-	What  string `json:"what"`
+	What  string `json:"what"`  // for people: what is there, and what should be
 }
 
 func (f Fault) String() string { return f.Where + ": " + string(f.Class) + ": " + f.What }
