@@ -20,9 +20,9 @@ const (
 
 // Check is one answer.
 type Check struct {
-	Name    string `json:"name"`
-	Status  Status `json:"status"`
-	Details string `json:"details"`
+	Name    string `json:"name"`           // "kvm", "vm devbox": docs/doctor.md has each
+	Status  Status `json:"status"`         // "PASS", "WARN" or "FAIL"
+	Details string `json:"details"`        // for people: what was found
 	Hint    string `json:"hint,omitempty"` // the next step; may be empty
 }
 
