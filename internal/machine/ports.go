@@ -17,17 +17,17 @@ type PortsRequest struct {
 
 // Ports is what a guest listens on and how to get there.
 type Ports struct {
-	Address   netip.Addr `json:"address"` // of the VM on the host's loopback, leased for the run
-	Listeners []Port     `json:"listeners"`
-	Published []Pin      `json:"published,omitempty"`
+	Address   netip.Addr `json:"address"`             // of the VM on the host's loopback, leased for the run
+	Listeners []Port     `json:"listeners"`           // by port; empty: there is none
+	Published []Pin      `json:"published,omitempty"` // pinned ports; absent: none
 }
 
 // Port is one listener of the guest. What the guest says is escaped.
 type Port struct {
-	Port     uint16            `json:"port"`
-	Address  netip.Addr        `json:"address"` // in the guest
-	Process  string            `json:"process,omitempty"`
-	PID      int               `json:"pid,omitempty"`
+	Port     uint16            `json:"port"`              // TCP
+	Address  netip.Addr        `json:"address"`           // in the guest
+	Process  string            `json:"process,omitempty"` // what it calls itself; absent: not to be seen
+	PID      int               `json:"pid,omitempty"`     // in the guest; absent: not to be seen
 	Endpoint netip.AddrPort    `json:"endpoint,omitzero"` // where it can be reached on the host
 	Error    *banger.ErrorBody `json:"error,omitempty"`   // why it can't
 }
@@ -35,7 +35,7 @@ type Port struct {
 // Pin is a pinned port. Error says why it is not open.
 type Pin struct {
 	banger.Publish
-	Error *banger.ErrorBody `json:"error,omitempty"`
+	Error *banger.ErrorBody `json:"error,omitempty"` // why it is not open; absent: it is
 }
 
 // Ports asks for the guest's listeners, once the guest is ready; see [PortsRequest].
