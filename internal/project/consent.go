@@ -24,15 +24,15 @@ const maxGrants = 32
 
 // Grant is what the user has allowed one set of files, as they were.
 type Grant struct {
-	Files []File    `json:"files"`
-	Needs []Need    `json:"needs"`
-	At    time.Time `json:"at"`
+	Files []File    `json:"files"` // all that were read, as they were: others are asked for anew
+	Needs []Need    `json:"needs"` // that are allowed
+	At    time.Time `json:"at"`    // when the user said so
 }
 
 // Consent is what the user has allowed one repository.
 type Consent struct {
-	Path   string  `json:"path"` // real path of the repository
-	Grants []Grant `json:"grants"`
+	Path   string  `json:"path"`   // real path of the repository
+	Grants []Grant `json:"grants"` // oldest first
 }
 
 // Consents is where they are kept: a file for each repository, which only the user can read. No value of a variable is in it.

@@ -22,9 +22,9 @@ const (
 
 // Need is one thing that a repository gets only by the user's consent. Never does it hold the value of a variable.
 type Need struct {
-	Kind  string `json:"kind"`
-	Value string `json:"value"`
-	File  string `json:"file"` // that asks for it
+	Kind  string `json:"kind"`  // "environment", "path", "copy", "network", "host port", "port", "image" or "size"
+	Value string `json:"value"` // what exactly: a variable's name, a path, a target, an address
+	File  string `json:"file"`  // that asks for it
 }
 
 // words say each kind to a person.

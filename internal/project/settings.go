@@ -53,7 +53,7 @@ type Forward struct {
 type Command struct {
 	Name string   `json:"name"`           // "onCreateCommand", "commands.create[0]"
 	Line string   `json:"line,omitempty"` // for /bin/sh; else Argv
-	Argv []string `json:"argv,omitempty"`
+	Argv []string `json:"argv,omitempty"` // program and its arguments; absent: Line is run
 }
 
 // Args is what is started.
