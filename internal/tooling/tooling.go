@@ -30,9 +30,9 @@ type Plan struct {
 
 // Tool is one version of a tool, as mise names both.
 type Tool struct {
-	Name    string `json:"name"`
-	Version string `json:"version"`
-	From    string `json:"from"` // file
+	Name    string `json:"name"`    // "node"
+	Version string `json:"version"` // "20.11.1", or less of it
+	From    string `json:"from"`    // file
 }
 
 func (t Tool) String() string { return t.Name + "@" + t.Version }
