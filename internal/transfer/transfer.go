@@ -53,8 +53,8 @@ const maxName = 255
 
 // Report tells what was copied.
 type Report struct {
-	Entries int      `json:"entries"`
-	Bytes   int64    `json:"bytes"`
+	Entries int      `json:"entries"`            // files, directories and links, the origin among them
+	Bytes   int64    `json:"bytes"`              // content of files
 	Skipped int      `json:"skipped,omitempty"`  // devices, FIFOs, sockets and other file systems
 	Left    []string `json:"left_out,omitempty"` // the first of those, by path
 }
