@@ -33,12 +33,12 @@ type Config struct {
 
 // Event is what a person may want to know.
 type Event struct {
-	Time   time.Time `json:"time"`
-	Event  string    `json:"event"` // one of the constants below
-	Path   string    `json:"path,omitempty"`
+	Time   time.Time `json:"time"`              // when it was done
+	Event  string    `json:"event"`             // "ready", "written", "removed", "conflict", "revived", "held" or "left_out"
+	Path   string    `json:"path,omitempty"`    // below the root; absent: of all
 	From   string    `json:"from,omitempty"`    // the side whose version it is: "host" or "guest"
 	KeptAs string    `json:"kept_as,omitempty"` // path of the version that gave way
-	Reason string    `json:"reason,omitempty"`
+	Reason string    `json:"reason,omitempty"`  // why it is held back or left out
 
 	Seen State `json:"-"` // of a file that is held back, for [Engine.Accept]
 }
