@@ -20,8 +20,8 @@ import (
 
 // Applied is what Apply did, or would do, to the host's work tree.
 type Applied struct {
-	Written   []string `json:"written"`
-	Removed   []string `json:"removed"`
+	Written   []string `json:"written"`   // below the root; null: none
+	Removed   []string `json:"removed"`   // likewise
 	Conflicts []string `json:"conflicts"` // changed on both sides
 }
 

@@ -21,17 +21,17 @@ import (
 
 // Status is what a guest's repository has that its host does not.
 type Status struct {
-	Branch   string   `json:"branch"` // "" when HEAD is detached
-	Head     string   `json:"head"`
-	Base     string   `json:"base"`   // what went in
-	Ahead    int      `json:"ahead"`  // commits of HEAD since Base
-	Behind   int      `json:"behind"` // commits of Base that HEAD lacks
-	Branches []string `json:"branches"`
-	Stashes  int      `json:"stashes"`
+	Branch   string   `json:"branch"`   // "" when HEAD is detached
+	Head     string   `json:"head"`     // object id; "": the guest has no commit
+	Base     string   `json:"base"`     // what went in
+	Ahead    int      `json:"ahead"`    // commits of HEAD since Base
+	Behind   int      `json:"behind"`   // commits of Base that HEAD lacks
+	Branches []string `json:"branches"` // of the guest, sorted
+	Stashes  int      `json:"stashes"`  // how many the guest has
 	Changes
-	Nested  []string `json:"nested,omitempty"` // repositories of their own below the root
-	Linked  []string `json:"linked,omitempty"` // other work trees, as paths of the guest
-	Notices []string `json:"notices,omitempty"`
+	Nested  []string `json:"nested,omitempty"`  // repositories of their own below the root
+	Linked  []string `json:"linked,omitempty"`  // other work trees, as paths of the guest
+	Notices []string `json:"notices,omitempty"` // for people: what was left out or looked wrong; absent: nothing
 }
 
 // Status sums up.

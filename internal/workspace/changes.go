@@ -21,17 +21,17 @@ import (
 
 // Change is a path of a guest's work tree that is not as its HEAD says.
 type Change struct {
-	Path string `json:"path"`
+	Path string `json:"path"` // below the root
 	What string `json:"what"` // "added", "modified", "deleted"
 	Sent bool   `json:"sent"` // it is as it went in: the host has it
 }
 
 // Changes is what a guest's work tree has that no commit of it has.
 type Changes struct {
-	Tracked        []Change `json:"tracked"`   // sorted by path
-	Untracked      []Change `json:"untracked"` // neither tracked nor ignored, sorted
-	UntrackedBytes int64    `json:"untracked_bytes"`
-	Staged         bool     `json:"staged"` // the index differs from HEAD
+	Tracked        []Change `json:"tracked"`         // sorted by path; null: none
+	Untracked      []Change `json:"untracked"`       // neither tracked nor ignored, sorted; null: none
+	UntrackedBytes int64    `json:"untracked_bytes"` // content of all untracked files
+	Staged         bool     `json:"staged"`          // the index differs from HEAD
 }
 
 // blobRef is a file's content and mode as a tree names them.

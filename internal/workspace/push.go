@@ -12,14 +12,14 @@ import (
 
 // Pushed is what newer commits of the host became in a guest.
 type Pushed struct {
-	Branch  string   `json:"branch"`
+	Branch  string   `json:"branch"`            // checked out on the host
 	Head    string   `json:"head"`              // of the host's branch
 	Ref     string   `json:"ref"`               // in the guest, which has that commit in any case
 	Moved   bool     `json:"moved"`             // the guest's branch of this name is there too
 	Written []string `json:"written,omitempty"` // files of its checkout
-	Removed []string `json:"removed,omitempty"`
-	Reason  string   `json:"reason,omitempty"` // why the branch stays where it is
-	Files   []string `json:"files,omitempty"`  // that are the reason
+	Removed []string `json:"removed,omitempty"` // of its checkout likewise; absent: none
+	Reason  string   `json:"reason,omitempty"`  // why the branch stays where it is
+	Files   []string `json:"files,omitempty"`   // that are the reason
 }
 
 // Push prepares to bring the commits of the host's branch into a guest, which c is a copy of: as refs/remotes/host/BRANCH; the guest's
