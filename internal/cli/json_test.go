@@ -31,6 +31,10 @@ func TestJSONDocument(t *testing.T) {
 	}
 	d := &jsonDocument{comments: comments}
 	want := d.write((&app{build: banger.Build{Version: "v1"}}).rootCommand())
+	slices.Sort(d.silent)
+	for _, field := range slices.Compact(d.silent) {
+		t.Errorf("%s has no comment: docs/json.md can't say what it means", field)
+	}
 	const path = "../../docs/json.md"
 	if *update {
 		if err := os.WriteFile(path, want, 0o644); err != nil {
@@ -77,6 +81,7 @@ func leaves(cmd *cobra.Command, each func(*cobra.Command)) {
 type jsonDocument struct {
 	comments *schema.Set
 	types    []reflect.Type // in the order in which they are met
+	silent   []string       // fields without a comment
 }
 
 const jsonIntro = `# The data of commands
@@ -166,7 +171,11 @@ func (d *jsonDocument) fields(b *bytes.Buffer, t reflect.Type) {
 		if strings.Contains(options, "omit") {
 			mark = " ○"
 		}
-		meaning := strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(d.comments.Comment(t, f.Name))
+		comment := d.comments.Comment(t, f.Name)
+		if comment == "" {
+			d.silent = append(d.silent, t.String()+"."+f.Name)
+		}
+		meaning := strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(comment)
 		fmt.Fprintf(b, "| `%s`%s | %s | %s |\n", cmp.Or(name, f.Name), mark, d.typeText(f.Type), meaning)
 	}
 }
