@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// filterKeys are what VMs can be chosen by.
-var filterKeys = []string{"state", "label", "image", "name"}
+// FilterKeys are what VMs can be chosen by.
+var FilterKeys = []string{"state", "label", "image", "name"}
 
-// filterStates are the values of key state.
-var filterStates = []string{string(StateCreating), string(StateStopped), string(StateStarting), string(StateRunning), string(StateStopping), string(StateError)}
+// FilterStates are the values of key state.
+var FilterStates = []string{string(StateCreating), string(StateStopped), string(StateStarting), string(StateRunning), string(StateStopping), string(StateError)}
 
 // VMFilter chooses VMs. Of several values of one key one must hold, of labels all. The zero value chooses every VM.
 type VMFilter struct {
@@ -35,10 +35,10 @@ func ParseVMFilter(conditions []string) (VMFilter, error) {
 		switch {
 		case !ok || value == "":
 			return bad("for example: state=running", "want KEY=VALUE")
-		case !slices.Contains(filterKeys, key):
-			return bad(DidYouMean(key, filterKeys), "unknown key %.40q", key)
-		case key == "state" && !slices.Contains(filterStates, value):
-			return bad(DidYouMean(value, filterStates), "unknown state %.40q", value)
+		case !slices.Contains(FilterKeys, key):
+			return bad(DidYouMean(key, FilterKeys), "unknown key %.40q", key)
+		case key == "state" && !slices.Contains(FilterStates, value):
+			return bad(DidYouMean(value, FilterStates), "unknown state %.40q", value)
 		case key == "label":
 			name, wanted, exact := strings.Cut(value, "=")
 			filter.labels = append(filter.labels, labelFilter{name, wanted, !exact})

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,49 @@ func (a *app) completeVMs(limit int, states ...banger.VMState) cobra.CompletionF
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeFilter offers the keys of --filter, then the values that VMs have of the one that is typed.
+func (a *app) completeFilter(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	key, _, ok := strings.Cut(toComplete, "=")
+	switch {
+	case !ok:
+		var keys []cobra.Completion
+		for _, key := range banger.FilterKeys {
+			keys = append(keys, key+"=")
+		}
+		return keys, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	case key == "state":
+		return conditions(key, banger.FilterStates), cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.completeNames(cmd, func(ctx context.Context, c *client.Client) []cobra.Completion {
+		list, _ := c.ListVMs(ctx)
+		var values []string
+		for _, vm := range list {
+			switch key {
+			case "image":
+				values = append(values, vm.Spec.Image)
+			case "name":
+				values = append(values, vm.Spec.Name)
+			case "label":
+				for label, value := range vm.Spec.Labels {
+					values = append(values, label, label+"="+value)
+				}
+			}
+		}
+		return conditions(key, values)
+	})
+}
+
+// conditions are the filters by values of a key, sorted; a value that is no line is left out.
+func conditions(key string, values []string) (list []cobra.Completion) {
+	for _, value := range values {
+		if escape(value) == value {
+			list = append(list, key+"="+value)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // completeImages offers the images that are ready.

@@ -56,7 +56,7 @@ what programs in the VM listen on. A narrow terminal shows fewer columns. For pr
 			return a.top(cmd.Context(), cfg, filter)
 		},
 	}
-	addFilter(cmd, &conditions)
+	a.addFilter(cmd, &conditions)
 	cmd.Flags().StringVar(&cfg.Sort, "sort", top.Columns()[0], "`column` to sort by: "+strings.Join(top.Columns(), ", "))
 	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(top.Columns(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().DurationVar(&cfg.Interval, "interval", top.MinInterval, "time between two looks, at least 1s")

@@ -30,14 +30,14 @@ func (a *app) listCommand(cmd *cobra.Command) *cobra.Command {
 	var conditions []string
 	cmd.Args = noArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.listVMs(cmd, conditions) }
-	addFilter(cmd, &conditions)
+	a.addFilter(cmd, &conditions)
 	return cmd
 }
 
 // addFilter adds the flag that chooses VMs.
-func addFilter(cmd *cobra.Command, conditions *[]string) {
+func (a *app) addFilter(cmd *cobra.Command, conditions *[]string) {
 	cmd.Flags().StringArrayVar(conditions, "filter", nil, "`KEY=VALUE`: state=running, label=team, label=team=blue, image=debian*, name=web-* (repeatable)")
-	_ = cmd.RegisterFlagCompletionFunc("filter", cobra.FixedCompletions([]cobra.Completion{"state=", "label=", "image=", "name="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
+	_ = cmd.RegisterFlagCompletionFunc("filter", a.completeFilter)
 }
 
 func (a *app) listVMs(cmd *cobra.Command, conditions []string) error {

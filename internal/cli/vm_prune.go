@@ -26,7 +26,7 @@ see them and are asked first; elsewhere it takes --force.`,
 		},
 	}
 	flags.add(cmd)
-	addFilter(cmd, &conditions)
+	a.addFilter(cmd, &conditions)
 	return cmd
 }
 

@@ -25,7 +25,7 @@ func TestTabCompletes(t *testing.T) {
 				t.Skipf("the package bash-completion is missing: %v", err)
 			}
 			_, _, env := topWorld(t)
-			s := newScreen(t, "120", "20", shell.run, append(env, "PS1=ready> ")...)
+			s := newScreen(t, "120", "20", shell.run, append(env, "PS1=ready> ", "HISTFILE=")...) // a history would be written after the test, when the terminal ends
 			s.Keys(shell.setUp+"; echo set''up", "Enter")
 			s.Await("setup\n")
 			none := filepath.Join(t.TempDir(), "none")
@@ -33,6 +33,9 @@ func TestTabCompletes(t *testing.T) {
 				{"banger vm st", "start, stats, stop"},
 				{"banger vm stop de", "banger vm stop devbox"},
 				{"banger top --sort me", "banger top --sort memory"},
+				{"banger vm list --filter stat", "banger vm list --filter state="},
+				{"banger vm list --filter state=ru", "banger vm list --filter state=running"},
+				{"banger vm list --filter name=we", "banger vm list --filter name=webbox"},
 				{"banger vm create --image deb", "banger vm create --image debian-bookworm-slim"},
 				{"banger vm create --kernel deb", "banger vm create --kernel debian"},
 				{"banger vm create --net no", "banger vm create --net none"},
