@@ -22,7 +22,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 BUILT   := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 STAMP   := -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
 
-SMOKE    := ./internal/ext4/write ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/... ./test/dist
+SMOKE    := ./internal/ext4/write ./internal/guest ./internal/image ./internal/lifecycle ./internal/workspace ./test/smoke/... ./test/dist
 
 BIN      := build/bin
 PROGRAMS := banger bangerd banger-machine

@@ -2,6 +2,7 @@ package channel
 
 import (
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -12,6 +13,13 @@ const (
 	keepBuffer   = 4 << 20   // larger buffers are given back when empty
 	flushTimeout = 5 * time.Second
 )
+
+// NeverRekey is the RekeyThreshold of SSH's both ends on this channel. By itself x/crypto/ssh begins a new key exchange after a gigabyte
+// with ChaCha20, 64 with AES, and holds back what is written until the peer's answer has been read. Its reading goroutine may be among those that
+// wait, and then the connection stands still for good. Neither cipher needs new keys before the packets' numbers run out, at 2³² (x/crypto/ssh
+// always begins at 2³¹: with packets of 1 KiB that is 2 TiB).
+// A client that asks for new keys, as OpenSSH does, gets them: then the answer need not be read first.
+const NeverRekey = math.MaxInt64
 
 var errBufferFull = errors.New("the peer reads too slowly: write buffer full")
 

@@ -56,8 +56,9 @@ func NewClient(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) 
 	}
 	sshConfig := &ssh.ClientConfig{
 		Config: ssh.Config{
-			KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
-			Ciphers:      ciphers,
+			KeyExchanges:   []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
+			RekeyThreshold: channel.NeverRekey,
+			Ciphers:        ciphers,
 		},
 		User:              "root",
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(cfg.UserKey)},

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -402,4 +403,58 @@ func TestDialCiphers(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// Left to itself x/crypto/ssh begins a new key exchange after a gigabyte and stands still for good: see [channel.NeverRekey].
+func TestConnectionOutlivesAGigabyte(t *testing.T) {
+	testenv.RequireTier(t, "smoke", "soak")
+	const gigabyte = 1 << 30
+	w := newWorld(t)
+	cfg := w.config(t)
+	cfg.PreferChaCha = true
+	c, err := guest.Dial(t.Context(), w.sock, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var moved atomic.Int64
+	var streams sync.WaitGroup
+	for range 64 {
+		streams.Go(func() {
+			for moved.Load() < gigabyte*9/8 {
+				const size = 2 << 20
+				result, err := c.Exec(t.Context(), banger.ExecRequest{Argv: []string{"cat"}},
+					guest.Stdio{Stdin: io.LimitReader(zeros{}, size), Stdout: io.Discard, Stderr: io.Discard})
+				if err != nil || result != (banger.ExecResult{}) {
+					t.Errorf("a stream both ways: %+v, %v", result, err)
+					return
+				}
+				moved.Add(size)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		streams.Wait()
+		close(ended)
+	}()
+	for before := int64(0); ; {
+		select {
+		case <-ended:
+			return
+		case <-time.After(30 * time.Second):
+			if now := moved.Load(); now == before {
+				t.Fatalf("nothing moves any more after %d MB", now>>20)
+			} else {
+				before = now
+			}
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

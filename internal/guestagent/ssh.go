@@ -96,8 +96,9 @@ func (s *Server) SetIdentity(id channel.Identify) error {
 	}
 	cfg := &ssh.ServerConfig{
 		Config: ssh.Config{
-			KeyExchanges: []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
-			Ciphers:      []string{ssh.CipherChaCha20Poly1305, ssh.CipherAES128GCM},
+			KeyExchanges:   []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
+			RekeyThreshold: channel.NeverRekey,
+			Ciphers:        []string{ssh.CipherChaCha20Poly1305, ssh.CipherAES128GCM},
 		},
 		PublicKeyAuthAlgorithms: []string{ssh.KeyAlgoED25519},
 		ServerVersion:           serverVersion,
