@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -317,5 +318,33 @@ func TestOpenSSHRsyncGit(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// New keys, which OpenSSH asks for, come while thirty commands' streams go both ways on one connection.
+func TestOpenSSHNewKeys(t *testing.T) {
+	o := newOpenSSH(t, newWorld(t))
+	control := filepath.Join(t.TempDir(), "control")
+	master := o.command("ssh", "-M", "-S", control, "-N", "-o", "LogLevel=DEBUG1", "-o", "RekeyLimit=4M", "vm")
+	var log bytes.Buffer
+	master.Stderr = &log
+	if err := master.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, control)
+	want := strings.Repeat("both ways\n", 1<<17)
+	var commands sync.WaitGroup
+	for range 30 {
+		commands.Go(func() {
+			if got, status := o.run(want, "ssh", "-S", control, "vm", "cat"); status != 0 || got != want {
+				t.Errorf("status %d, %d bytes came back, want %d", status, len(got), len(want))
+			}
+		})
+	}
+	commands.Wait()
+	o.run("", "ssh", "-S", control, "-O", "exit", "vm")
+	master.Wait()
+	if n := strings.Count(log.String(), "SSH2_MSG_NEWKEYS received"); n < 4 {
+		t.Errorf("%d times new keys, want more: this test shows nothing\n%s", n, log.String())
 	}
 }
