@@ -2,6 +2,7 @@ package script
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,6 +116,38 @@ func TestTop(t *testing.T) {
 		t.Fatalf("end banger top, one of the processes %q: %v", children, err)
 	}
 	s.Await("banger: interrupted", "left with 130", "\nisig icanon iexten echo", "!NAME*")
+}
+
+// What a repository wants run at each start is run by the key that starts its VM: quietly, and what fails is told below the table.
+func TestTopRunsStartCommands(t *testing.T) {
+	w, _, env := topWorld(t)
+	vm, err := w.db.Get(t.Context(), "webbox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := w.dir.VM(vm.ID).StartCommands()
+	want := func(line string) {
+		t.Helper()
+		text := fmt.Sprintf(`{"commands":[{"name":"commands.start[0]","line":%q}],"dir":"/root/repo","boots":0}`, line)
+		if err := os.WriteFile(kept, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newScreen(t, "100", "14", "banger top", env...)
+	s.Await("webbox  stopped")
+	want("echo up")
+	s.Keys("Down", "u")
+	s.Await("webbox: runs", "webbox  running", "!echo up", "!ran")
+	if text, err := os.ReadFile(kept); err != nil || !strings.Contains(string(text), `"boots":1`) {
+		t.Errorf("after the start: %s, %v", text, err)
+	}
+	s.Keys("x", "y")
+	s.Await("webbox: stopped", "webbox  stopped")
+	want("fail")
+	s.Keys("u")
+	s.Await("commands.start[0]: it ended with status 3", "webbox  running")
+	s.Keys("u")
+	s.Await("webbox runs already")
 }
 
 // A daemon that goes is told, and used again when it comes back.
