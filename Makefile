@@ -27,7 +27,7 @@ SMOKE    := ./internal/ext4/write ./internal/guest ./internal/image ./internal/l
 BIN      := build/bin
 PROGRAMS := banger bangerd banger-machine
 
-.PHONY: run build install test smoke soak check lint coverage test-arm64 dist bench clean help
+.PHONY: run setup build install test smoke soak check lint coverage test-arm64 dist bench clean help
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,10 +43,11 @@ help:
 	echo 'make soak                   thousands of random trees, and hours of fuzzing'
 	echo 'make bench                  the benchmarks behind docs/promises.md, and their figures written into it'
 
-run:
+run: setup build
+	@scripts/run
+
+setup:
 	@scripts/setup run
-	$(MAKE) --no-print-directory build
-	scripts/run
 
 build:
 	@echo '== build: $(BIN)' >&2
