@@ -31,7 +31,7 @@ import (
 const page = "docs/promises.md"
 
 var (
-	source = regexp.MustCompile(`<!-- ([a-z0-9]+)\.([A-Za-z]+) (\S+)(?: (<=|>=|=) ([0-9.]+))? -->([0-9][0-9,]*(?:\.[0-9]+)?)?`)
+	source = regexp.MustCompile(`<!-- ([a-z0-9]+)\.([A-Za-z]+) (\S+)(?: (<=|>=|=) ([0-9.]+))? -->([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)?`)
 	stamp  = regexp.MustCompile(`<!-- at ([a-z0-9]+) -->[^|\n]*?<!-- -->`)
 	metric = regexp.MustCompile(`^Benchmark([A-Za-z]+)(?:-\d+)?\s+\d+\s+(.*)$`)
 )
@@ -220,9 +220,9 @@ func rewrite(text []byte, name string, got *measured) ([]byte, error) {
 	return []byte(strings.Join(lines, "\n")), missing
 }
 
-// number is a value as the page shows it: three digits that count.
+// number is a value as the page shows it: three digits that count, or a whole number as it is.
 func number(v float64) string {
-	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+	if v == math.Trunc(v) || math.IsNaN(v) {
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
 	digits := max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))

@@ -18,6 +18,7 @@ const before = `Measured <!-- at vmrun -->on a day<!-- --> and <!-- at other -->
 | run | <!-- vmrun.Run run/bare <= 1.25 -->1.08 × (of <!-- vmrun.Run run-s -->2.3 s) | yes |
 | exec | <!-- vmrun.Exec over-guest-ms <= 15 -->12.5 ms | yes |
 | all | <!-- vmrun.Loaded ready-of-40 = 40 -->39 | no |
+| two | <!-- vmrun.Idle a-MB <= 25 -->3.5, <!-- vmrun.Idle b-MB <= 12 -->1,024 MB | no |
 | other | <!-- other.Run run/bare <= 1.25 -->9 × | no |
 `
 
@@ -26,6 +27,7 @@ BenchmarkRun 	       1	7123456 ns/op	         1.1234 run/bare	         0.5 run-s
 --- BENCH: BenchmarkRun
     x_test.go:1: accelerator: TCG
 BenchmarkExec-2 	       1	  7123456 ns/op	        16.08 over-guest-ms
+BenchmarkIdle 	       1	  7123456 ns/op	        0 a-MB	        2.734 b-MB
 BenchmarkLoaded 	       1	  7123456 ns/op	        40.00 ready-of-40
 PASS
 `
@@ -43,7 +45,8 @@ func TestRewrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.NewReplacer("on a day", "today", ">1.08 ", ">1.12 ", ">2.3 ", ">0.500 ", ">12.5 ms | yes", ">16.1 ms | no", ">39 | no", ">40.0 | yes").Replace(before)
+	want := strings.NewReplacer("on a day", "today", ">1.08 ", ">1.12 ", ">2.3 ", ">0.500 ", ">12.5 ms | yes", ">16.1 ms | no", ">39 | no", ">40 | yes",
+		">3.5, ", ">0, ", ">1,024 MB | no", ">2.73 MB | yes").Replace(before)
 	if string(after) != want {
 		t.Errorf("got\n%s\nwant\n%s", after, want)
 	}
