@@ -28,20 +28,27 @@ var notOnARM64 = map[string]string{
 	"banger/internal/proc":       startsPrograms,
 	"banger/internal/twoway":     startsPrograms,
 	"banger/internal/workspace":  startsPrograms,
+	"banger/test/script":         startsPrograms,
 	"banger/internal/ext4/write": "traces programs",
 	"banger/internal/filesync":   openat2,
 	"banger/internal/guestagent": openat2,
 	"banger/internal/project":    openat2,
 	"banger/internal/transfer":   openat2,
 
-	"banger/internal/cli TestConsentOnATerminal": openat2,
-	"banger/internal/cli TestWishBesideFlags":    openat2,
+	"banger/internal/supervisor": seesEmulator,
+
+	"banger/internal/cli TestConsentOnATerminal":          openat2,
+	"banger/internal/cli TestWishBesideFlags":             openat2,
+	"banger/internal/disk TestFSAgainstTheKernel":         openat2,
+	"banger/internal/disk TestFSAgainstTheKernelAtRandom": openat2,
+	"banger/internal/listening TestOwner":                 seesEmulator,
 
 	"banger/internal/channel": "its stress of SSH's loops takes ten minutes when it is emulated",
 }
 
 const (
 	startsPrograms = "starts programs for arm64, which the kernel here can't"
+	seesEmulator   = "looks at processes, and finds the emulator in place of the program"
 	openat2        = "opens files by openat2, which QEMU's emulator of programs lacks"
 )
 

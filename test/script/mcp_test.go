@@ -97,7 +97,7 @@ func TestAgentTools(t *testing.T) {
 		{"vm_show", map[string]any{"vm": "files"}, "not_found: "},
 	} {
 		if got := use(step.tool, step.args); !strings.Contains(got, step.want) {
-			t.Errorf("%s %v: %s, want it to have %s", step.tool, step.args, got, step.want)
+			t.Errorf("%s %.300v: %.2000s, want it to have %s", step.tool, step.args, got, step.want)
 		}
 	}
 	if err := session.Close(); err != nil {
