@@ -29,6 +29,8 @@ func wantCheck(t *testing.T, what string, got hostcheck.Check, status hostcheck.
 func TestNamesCheck(t *testing.T) {
 	usual, other := netip.MustParseAddrPort("127.0.0.1:42069"), netip.MustParseAddrPort("127.0.0.1:40001")
 	devbox := resolver.Host{Name: "devbox", Address: netip.MustParseAddr("127.88.1.2")}
+	later := resolver.Host{Name: "later", Address: netip.MustParseAddr("127.88.1.3")}
+	one := []resolver.Host{devbox}
 	answers := func(text string, err error) func(context.Context, string) ([]string, error) {
 		return func(_ context.Context, name string) ([]string, error) {
 			if name != "devbox.vm" {
@@ -43,23 +45,25 @@ func TestNamesCheck(t *testing.T) {
 		installed resolver.Method
 		at        netip.AddrPort // what is installed
 		server    netip.AddrPort
-		running   bool
+		running   []resolver.Host
 		getent    func(context.Context, string) ([]string, error)
 		status    hostcheck.Status
 		details   string
 		hint      string
 	}{
-		{"not set up", "", usual, usual, true, nil, hostcheck.Pass, "do not ask yet", "banger dns setup --install"},
-		{"not set up, port taken", "", usual, other, true, nil, hostcheck.Warn, "42069 was taken by thief (process 7)", "banger daemon stop"},
-		{"another port", resolver.Resolved, usual, other, true, nil, hostcheck.Warn, "banger.conf leads elsewhere", "banger dns setup --install"},
-		{"an old port", resolver.Dnsmasq, other, usual, true, nil, hostcheck.Warn, "does not lead to 127.0.0.1:42069", "banger dns setup --install"},
-		{"another port, as set up", resolver.Resolved, other, other, true, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves", ""},
-		{"nothing runs", resolver.Resolved, usual, usual, false, nil, hostcheck.Pass, "it shows when a VM runs", ""},
-		{"works", resolver.Resolved, usual, usual, true, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves to 127.88.1.2 by systemd-resolved", ""},
-		{"works by hosts", resolver.Hosts, usual, usual, true, answers("::1 127.88.1.2", nil), hostcheck.Pass, "by hosts", ""},
-		{"no answer", resolver.Resolved, usual, usual, true, answers("", errors.New("exit status 2")), hostcheck.Fail, "exit status 2", "systemctl restart systemd-resolved"},
-		{"an old address", resolver.Hosts, usual, usual, true, answers("127.88.9.9", nil), hostcheck.Fail, "127.88.9.9, want 127.88.1.2", "banger dns setup --install"},
-		{"no getent", resolver.Resolved, usual, usual, true, answers("", missing), hostcheck.Warn, "getent", "install it"},
+		{"not set up", "", usual, usual, one, nil, hostcheck.Pass, "do not ask yet", "banger dns setup --install"},
+		{"not set up, port taken", "", usual, other, one, nil, hostcheck.Warn, "42069 was taken by thief (process 7)", "banger daemon stop"},
+		{"another port", resolver.Resolved, usual, other, one, nil, hostcheck.Warn, "banger.conf leads elsewhere", "banger dns setup --install"},
+		{"an old port", resolver.Dnsmasq, other, usual, one, nil, hostcheck.Warn, "does not lead to 127.0.0.1:42069", "banger dns setup --install"},
+		{"another port, as set up", resolver.Resolved, other, other, one, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves", ""},
+		{"nothing runs", resolver.Resolved, usual, usual, nil, nil, hostcheck.Pass, "it shows when a VM runs", ""},
+		{"works", resolver.Resolved, usual, usual, one, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves to 127.88.1.2 by systemd-resolved", ""},
+		{"works by hosts", resolver.Hosts, usual, usual, one, answers("::1 127.88.1.2", nil), hostcheck.Pass, "by hosts", ""},
+		{"no answer", resolver.Resolved, usual, usual, one, answers("", errors.New("exit status 2")), hostcheck.Fail, "exit status 2", "systemctl restart systemd-resolved"},
+		{"an old address", resolver.Hosts, usual, usual, one, answers("127.88.9.9", nil), hostcheck.Fail, "127.88.9.9, want 127.88.1.2", "banger dns setup --install"},
+		{"one that is in /etc/hosts", resolver.Hosts, usual, usual, []resolver.Host{later, devbox}, answers("127.88.1.2", nil), hostcheck.Pass, "devbox.vm resolves", ""},
+		{"none that is in /etc/hosts", resolver.Hosts, usual, usual, []resolver.Host{later}, answers("", errors.New("it took 10 s")), hostcheck.Pass, "no name to try", "banger dns setup --install"},
+		{"no getent", resolver.Resolved, usual, usual, one, answers("", missing), hostcheck.Warn, "getent", "install it"},
 	} {
 		root := t.TempDir()
 		if tc.installed != "" {
@@ -72,9 +76,7 @@ func TestNamesCheck(t *testing.T) {
 			}
 		}
 		names := hostNames{root: root, server: tc.server, getent: tc.getent, owner: func(netip.Addr, uint16) string { return "thief (process 7)" }}
-		if tc.running {
-			names.hosts = []resolver.Host{devbox}
-		}
+		names.hosts = tc.running
 		wantCheck(t, tc.what, names.check(t.Context()), tc.status, tc.details, tc.hint)
 	}
 }

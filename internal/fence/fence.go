@@ -59,6 +59,16 @@ func Has(text string) bool {
 	return err == nil && block != ""
 }
 
+// Body gives the lines in the block of text; none when it has no block.
+func Body(text string) string {
+	_, block, _, err := split(text)
+	if err != nil || block == "" {
+		return ""
+	}
+	_, body, _ := strings.Cut(block, "\n")
+	return body[:strings.LastIndex(body, end)]
+}
+
 // Put gives text with body, whole lines, in its block: where one stands already, else at the beginning. undo is the command
 // that takes it out. A text that has just this block is given back as it is.
 func Put(text, undo, body string) (string, error) {

@@ -122,8 +122,8 @@ func FuzzPut(f *testing.F) {
 		if back, err := Remove(with); err != nil || back != without {
 			t.Errorf("Remove(Put(%q)) = %q, %v, want %q", text, back, err, without)
 		}
-		if !Has(with) {
-			t.Errorf("Put(%q) gives %q, which has no block", text, with)
+		if !Has(with) || Body(with) != body {
+			t.Errorf("Put(%q, %q) gives %q, with the lines %q in its block", text, body, with, Body(with))
 		}
 	})
 }

@@ -173,7 +173,21 @@ func (p Plan) run(ctx context.Context, run func(ctx context.Context, argv ...str
 	return nil
 }
 
-// Installed finds what is in place on the host below root; current says that it leads to server. Errors: ErrNotFound when nothing is.
+// Has tells whether a VM's name is among the lines of the block that Hosts keeps. The other methods lead to whoever knows all names.
+func (p Plan) Has(name string) bool {
+	if p.Method != Hosts {
+		return true
+	}
+	for line := range strings.Lines(p.Text) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[1] == name+".vm" {
+			return true
+		}
+	}
+	return false
+}
+
+// Installed finds what is in place on the host below root, of Hosts with the lines that are there; current says that it leads to server.
+// Errors: ErrNotFound when nothing is.
 func Installed(root string, server netip.AddrPort) (plan Plan, current bool, err error) {
 	for _, method := range Methods {
 		if plan, err = For(method, server, nil); err != nil {
@@ -184,8 +198,11 @@ func Installed(root string, server netip.AddrPort) (plan Plan, current bool, err
 		case errors.Is(err, fs.ErrNotExist), method == Hosts && err == nil && !fence.Has(string(text)):
 		case err != nil:
 			return plan, false, &banger.Error{Kind: banger.ErrUnavailable, Op: "read", Subject: plan.File, Err: err}
+		case method == Hosts:
+			plan.Text = fence.Body(string(text))
+			return plan, true, nil
 		default:
-			return plan, method == Hosts || string(text) == plan.Text, nil
+			return plan, string(text) == plan.Text, nil
 		}
 	}
 	return plan, false, banger.ErrNotFound

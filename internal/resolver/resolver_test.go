@@ -93,7 +93,7 @@ func TestInstall(t *testing.T) {
 			if !strings.Contains(plan.Script(), want) {
 				t.Errorf("the script lacks %q: %s", want, plan.Script())
 			}
-			if got, current, err := Installed(root, server); err != nil || got.Method != method || !current {
+			if got, current, err := Installed(root, server); err != nil || got.Method != method || !current || !got.Has("devbox") || got.Has("dev") == (method == Hosts) {
 				t.Errorf("Installed = %+v, %v, %v, want %s", got, current, err, method)
 			}
 			if _, current, err := Installed(root, netip.AddrPortFrom(server.Addr(), 1)); err != nil || current != (method == Hosts) {

@@ -65,4 +65,6 @@ func TestNamesOfARunningVM(t *testing.T) {
 	wantRow("with the set-up", "devbox.vm resolves to "+address+" by hosts")
 	w.Must("vm", "stop", "devbox")
 	wantRow("after a stop", "/etc/hosts leads to 127.0.0.1:42069; it shows when a VM runs")
+	w.Must("vm", "run", "--name", "later", "--", "true")
+	wantRow("with another VM", "/etc/hosts has the VMs that ran at the set-up, none of which runs now: there is no name to try")
 }
