@@ -123,9 +123,12 @@ func (m *Main) Close() {
 
 func (m *Main) onClose(fn func()) { m.closers = append(m.closers, fn) }
 
-// report tells an error to whoever waits for the daemon, and on standard error.
+// report tells an error to whoever waits for the daemon or reads a report, and on standard error.
 func (m *Main) report(err error) {
 	fmt.Fprintln(m.Stderr, "bangerd:", err)
+	if m.examine {
+		_ = json.NewEncoder(m.Stdout).Encode(banger.EncodeError(err, ""))
+	}
 	if m.ready == nil {
 		return
 	}

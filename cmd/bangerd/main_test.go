@@ -246,6 +246,16 @@ func TestReadyLine(t *testing.T) {
 	}
 }
 
+// Whoever reads a report gets the error in its place.
+func TestReportOfAnError(t *testing.T) {
+	var out bytes.Buffer
+	m := &Main{Stdout: &out, Stderr: &bytes.Buffer{}, examine: true}
+	m.report(&banger.Error{Kind: banger.ErrRefused, Op: "look", Hint: "another way"})
+	if want := `{"kind":"refused","message":"look: refused","hint":"another way"}` + "\n"; out.String() != want {
+		t.Errorf("report wrote %q, want %q", out.String(), want)
+	}
+}
+
 // What a start refuses is what the doctor says.
 func TestOldQEMU(t *testing.T) {
 	dir := t.TempDir()

@@ -22,11 +22,11 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use: "doctor", Short: "look for what is wrong with this computer and with banger's files, and say what to do", Args: noArgs,
 		Long: `It looks at the computer (system, processor, QEMU, KVM, confinement, programs, free space, limits, clock), the state directory, the
 database, the disk of each machine, images, kernels, leftovers, processes and the configuration, and whether names of machines resolve here
-and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not; below is the next step. What commands
+and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not; and the line below says the next step. What commands
 refuse, they refuse for the same reasons and in the same words. It exits with 0 unless something fails, and then with 1. No daemon is needed.
 
 --fix repairs what is banger's own, if there is something: it ends processes of machines that are gone and starts the daemon anew, which
-removes leftovers. On a terminal it asks first. Running machines and the commands in them go on.`,
+removes leftovers. On a terminal it asks first, elsewhere it does so at once. Running machines and the commands in them go on.`,
 		Example: "  banger doctor\n  banger doctor --fix\n  banger doctor --json",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), fix) },
 	}
@@ -125,8 +125,11 @@ func examine(ctx context.Context, args ...string) (report hostcheck.Report, err 
 	}
 	var out bytes.Buffer
 	err = proc.Run(ctx, proc.Command{Path: cfg.Daemon, Args: append([]string{"--doctor", "--state-dir", cfg.StateDir}, args...), Stdout: &out})
+	var why banger.ErrorBody
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &report)
+	} else if json.Unmarshal(out.Bytes(), &why) == nil && why.Kind != "" {
+		return nil, why.Decode()
 	}
 	if err != nil {
 		return nil, &banger.Error{Kind: banger.ErrUnavailable, Op: "examine", Err: err, Hint: "bangerd belongs beside banger and is of the same version"}

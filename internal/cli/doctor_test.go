@@ -81,6 +81,28 @@ func TestNamesCheck(t *testing.T) {
 	}
 }
 
+// What keeps bangerd from looking is told in its own words, with its own next step.
+func TestDoctorThatCannotLook(t *testing.T) {
+	for _, tc := range []struct {
+		what, script string
+		status       int
+		want         string
+	}{
+		{"it tells why", `echo '{"kind":"refused","message":"not as root","hint":"as a user"}'; exit 1`, 6, "banger: not as root\nhint: as a user\n"},
+		{"it does not know --doctor", "echo flag provided but not defined >&2; exit 2", 5, "not defined\nhint: bangerd belongs beside banger"},
+		{"no report", "echo ok", 5, "hint: bangerd belongs beside banger"},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "bangerd"), []byte("#!/bin/sh\n"+tc.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		if status, stdout, stderr := run(t, "doctor"); status != tc.status || stdout != "" || !strings.Contains(stderr, tc.want) {
+			t.Errorf("%s: status %d, %q, %q, want %d with %q", tc.what, status, stdout, stderr, tc.status, tc.want)
+		}
+	}
+}
+
 // OpenSSH's own client judges.
 func TestSSHCheck(t *testing.T) {
 	testenv.RequireTool(t, "ssh")
