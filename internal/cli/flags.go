@@ -33,8 +33,8 @@ type specFlags struct {
 func (f *specFlags) add(a *app, cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "`name` of the VM (default: one is made up)")
-	flags.StringVar(&f.image, "image", "", "`image` to make it from: a name of image list, or a reference such as alpine:3")
-	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot (see: banger kernel list)")
+	flags.StringVar(&f.image, "image", "", "`image`: a name of image list, or a reference: alpine:3 (default: as configured, else debian-bookworm)")
+	flags.StringVar(&f.kernel, "kernel", "", "`kernel` to boot: a name of kernel list (default: the image's own, else debian-cloud)")
 	f.addSizes(cmd, " (default: as configured, else by this computer)", " (default: as configured, else 8G)")
 	f.host.add(cmd)
 	flags.StringArrayVarP(&f.ports, "publish", "p", nil, "pin a `port` here to one of the VM: 8080:80, or 127.0.0.1:8080:80 (repeatable)")
@@ -194,7 +194,7 @@ type execFlags struct {
 
 func (f *execFlags) add(cmd *cobra.Command) {
 	f.addEnv(cmd)
-	cmd.Flags().StringVarP(&f.workdir, "workdir", "w", "", "`directory` in the VM (default: the user's home)")
+	cmd.Flags().StringVarP(&f.workdir, "workdir", "w", "", "`directory` in the VM (default: where the repository is, else the user's home)")
 	_ = cmd.RegisterFlagCompletionFunc("workdir", cobra.NoFileCompletions)
 	f.wait = waitForSystem
 	cmd.Flags().Var(&f.wait, "wait", "`what` to wait for: system, the image's own init, at most 30 s; or agent")

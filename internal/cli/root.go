@@ -18,7 +18,7 @@ func (a *app) rootCommand() *cobra.Command {
 	cobra.EnableCommandSorting = false // what is used most comes first
 	root := a.group("banger", "a Linux machine of its own for every task", `
 banger boots small Linux machines on this computer: each has its own kernel, file system, disk and name, and
-nothing that runs inside can touch the host. It needs no account and no root.`, `
+what runs inside is kept away from the host. It needs no account and no root.`, `
   banger vm run                      a shell in a new machine
   banger vm run ./repo               the same with a repository in it
   banger vm run --rm -- uname -a     one command, then the machine is gone

@@ -31,7 +31,7 @@ type netFlags struct {
 func (f *netFlags) add(cmd *cobra.Command) {
 	f.cmd = cmd
 	flags := cmd.Flags()
-	flags.Var(&f.net, "net", "what its network reaches: full (the internet), none, or allow=RULE,…: see vm net (default: full)")
+	flags.Var(&f.net, "net", "what its network reaches: full, none, allow=RULE,…: see vm net (default: as configured, else full)")
 	flags.Var((*ports)(&f.host), "allow-host", "`PORT` on this computer's loopback address that the VM reaches as host.banger (repeatable)")
 	flags.BoolVar(&f.nat, "nat", false, "the same as --net full")
 	_ = cmd.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]cobra.Completion{"full", "none", "allow="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))

@@ -42,10 +42,10 @@ func (a *app) vmRun() *cobra.Command {
 		Long: `Without a command you get a login shell. The VM goes on when you leave, unless --rm was given: then it is deleted with its disk,
 whatever ends this client. The first run also builds the image and fetches the kernel; that takes a minute or two.
 
-With a PATH the repository that it lies in goes in too, as a clone with the edits of the work tree, and the shell or command
-runs there. The work comes back with "banger workspace pull". What the repository says in .banger.toml and devcontainer.json is
-followed; what of that reaches beyond the VM waits for your consent: see "banger allow --help". For a shell, and with --detach, mise
-installs in the VM the tools that the repository pins; --dry-run tells which.
+With a PATH the repository that it lies in goes in too, as a clone with the edits of the work tree (a directory that lies in none:
+all its files), and the shell or command runs there. The work comes back with "banger workspace pull". What the repository says in
+.banger.toml and devcontainer.json is followed; what of that reaches beyond the VM waits for your consent: see "banger allow
+--help". For a shell, and with --detach, mise installs in the VM the tools that the repository pins; --dry-run tells which.
 
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
 status becomes ours; 125 means that banger itself failed.

@@ -63,8 +63,8 @@ func (f *planFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.untracked, "include-untracked", false, "files that git neither tracks nor ignores, too")
 	flags.StringArrayVar(&f.ignored, "include-ignored", nil, "ignored files like `GLOB`, too (repeatable)")
 	flags.BoolVar(&f.full, "full-history", false, "all commits instead of the last few")
-	flags.StringVar(&f.guestPath, "guest-path", "", "`directory` in the VM (default: /root/repo)")
-	flags.StringVar(&f.mode, "mode", "", "`MODE`: shallow_overlay, a clone with the edits here, or full_copy, the files alone")
+	flags.StringVar(&f.guestPath, "guest-path", "", "`directory` in the VM (default: /root/repo; of several /root/NAME; of --user /workspaces/NAME)")
+	flags.StringVar(&f.mode, "mode", "", "`MODE`: shallow_overlay, a clone with the edits (default for a repository), or full_copy, the files")
 	flags.BoolVar(&f.readonly, "readonly", false, "without permission to write there; root can all the same")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only tell what would go in")
 	for _, name := range []string{"branch", "from", "include-ignored", "guest-path"} {
