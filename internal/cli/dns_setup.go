@@ -186,7 +186,7 @@ func runProgram(ctx context.Context, argv ...string) error {
 // tellResolves says whether a name resolves now.
 func (a *app) tellResolves(ctx context.Context, hosts []resolver.Host) {
 	if len(hosts) == 0 {
-		a.notice("done; it shows when a VM runs: getent hosts NAME.vm")
+		a.notice("done; it shows when a VM runs: getent ahosts NAME.vm")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)

@@ -104,15 +104,19 @@ func (n hostNames) check(ctx context.Context) hostcheck.Check {
 	return row(hostcheck.Pass, "", "%s resolves to %s by %s", name, host.Address, plan.Method)
 }
 
-// getent asks as the computer's programs ask: by nsswitch.conf. Errors: ErrUnavailable when it is not installed.
+// getent asks as the computer's programs ask: by nsswitch.conf, for addresses of both kinds at once. ("getent hosts" wants one of IPv6 from
+// everybody first, and waits ten seconds for a resolver that says nothing, although /etc/hosts has another.) Errors: ErrUnavailable when it
+// is not installed.
 func getent(ctx context.Context, name string) (addresses []string, err error) {
 	var out bytes.Buffer
-	if err := proc.Run(ctx, proc.Command{Path: "getent", Args: []string{"hosts", name}, Stdout: &out}); err != nil {
+	if err := proc.Run(ctx, proc.Command{Path: "getent", Args: []string{"ahosts", name}, Stdout: &out}); err != nil {
 		return nil, err
 	}
 	for line := range strings.Lines(out.String()) {
-		if fields := strings.Fields(line); len(fields) > 0 {
-			addresses = append(addresses, fields[0])
+		text, _, _ := strings.Cut(line, " ")
+		address, err := netip.ParseAddr(text)
+		if text = address.Unmap().String(); err == nil && !slices.Contains(addresses, text) { // there is a line for each type of socket
+			addresses = append(addresses, text)
 		}
 	}
 	return addresses, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -78,6 +79,48 @@ func TestNamesCheck(t *testing.T) {
 		names := hostNames{root: root, server: tc.server, getent: tc.getent, owner: func(netip.Addr, uint16) string { return "thief (process 7)" }}
 		names.hosts = tc.running
 		wantCheck(t, tc.what, names.check(t.Context()), tc.status, tc.details, tc.hint)
+	}
+}
+
+const getentRole = "BANGER_TEST_GETENT"
+
+// A name in /etc/hosts is found at once, also when the resolver says nothing.
+func TestGetentBesideASilentResolver(t *testing.T) {
+	if name := os.Getenv(getentRole); name != "" {
+		ctx, cancel := context.WithTimeout(t.Context(), resolveTimeout)
+		defer cancel()
+		if addresses, err := getent(ctx, name); err != nil || strings.Join(addresses, " ") != "127.88.1.2" {
+			t.Errorf("getent(%s) = %q, %v", name, addresses, err)
+		}
+		return
+	}
+	for _, tool := range []string{"unshare", "ip", "getent"} {
+		testenv.RequireTool(t, tool)
+	}
+	if err := exec.Command("unshare", "--mount", "--net", "true").Run(); err != nil {
+		testenv.Skip(t, "root")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"hosts": "127.88.1.2\tdevbox.vm\n", "resolv.conf": "nameserver 192.0.2.9\n", "nsswitch.conf": "hosts: files dns\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const script = `for file in hosts resolv.conf nsswitch.conf; do mount --bind "$0/$file" /etc/$file || exit 77; done
+ip link set lo up && ip link add d0 type veth peer name d1 && ip addr add 192.0.2.2/24 dev d0 && ip link set d0 up && ip link set d1 up &&
+ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:01 dev d0 || exit 77
+exec "$1" -test.run='^TestGetentBesideASilentResolver$'`
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(getentRole, "devbox.vm")
+	cmd := exec.Command("unshare", "--mount", "--net", "sh", "-c", script, dir, self)
+	switch out, err := cmd.CombinedOutput(); {
+	case err != nil && (cmd.ProcessState == nil || cmd.ProcessState.ExitCode() == 77):
+		testenv.Skip(t, "mounts and veth: "+string(out))
+	case err != nil:
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
