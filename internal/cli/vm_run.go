@@ -50,7 +50,8 @@ all its files), and the shell or command runs there. The work comes back with "b
 A command gets exactly the arguments given: no shell is in between. Its standard input, output and error are ours and its exit
 status becomes ours; 125 means that banger itself failed.
 
-With --detach the VM is made and started without this client, and goes on; nothing is run in it.`,
+With --detach the VM is made and started without this client, and goes on; nothing is run in it. With a PATH this client stays until
+all is in, and prints the VM's name.`,
 		Example: `  banger vm run                                    a shell in a new VM
   banger vm run ./repo                             the same with a repository
   banger vm run ./repo --branch fix -- make test   on a new branch there
@@ -139,8 +140,7 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	case err != nil || detail.ID == "":
 		return err
 	case flags.detach:
-		_, err := fmt.Fprintln(a.Out, escape(detail.Spec.Name))
-		return err
+		return a.showMade(ctx, detail)
 	}
 	if err := a.awaitInit(ctx, detail, flags.exec.wait); err != nil {
 		return err
@@ -151,6 +151,28 @@ func (a *app) run(ctx context.Context, paths, argv []string, flags runFlags) err
 	}
 	a.remind(detail)
 	return err
+}
+
+// showMade tells which VM was made, for programs by the operation that did it.
+func (a *app) showMade(ctx context.Context, vm api.VMDetail) error {
+	if !a.json {
+		_, err := fmt.Fprintln(a.Out, escape(vm.Spec.Name))
+		return err
+	}
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	all, err := c.Operations(ctx)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(all, func(o api.Operation) bool { return o.Result != nil && o.Result.VM != nil && o.Result.VM.ID == vm.ID })
+	if at < 0 {
+		return &banger.Error{Kind: banger.ErrNotFound, Op: "operation that made", Subject: vm.Spec.Name, Err: errors.New("the daemon has forgotten it"), Hint: "banger vm show --json " + vm.Spec.Name}
+	}
+	return a.printJSON(all[at])
 }
 
 // make makes and starts a VM and puts repositories into it. It gives what is to be run there; and no VM when one is only talked
