@@ -20,7 +20,7 @@ import (
 
 // Applied is what Apply did, or would do, to the host's work tree.
 type Applied struct {
-	Written   []string `json:"written"`   // below the root; null: none
+	Written   []string `json:"written"`   // below the root
 	Removed   []string `json:"removed"`   // likewise
 	Conflicts []string `json:"conflicts"` // changed on both sides
 }
@@ -29,7 +29,7 @@ type Applied struct {
 // HEAD, index and refs stay. When any of these files has been changed on the host too, nothing is done. Errors: ErrConflict with the
 // list in what it returns.
 func (c *Copy) Apply(ctx context.Context, dryRun bool) (Applied, error) {
-	var done Applied
+	done := Applied{[]string{}, []string{}, []string{}}
 	now, err := c.files(ctx)
 	if err != nil {
 		return done, err

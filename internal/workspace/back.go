@@ -42,6 +42,7 @@ func (c *Copy) Status(ctx context.Context) (Status, error) {
 			s.Branches = append(s.Branches, branch)
 		}
 	}
+	s.Tracked, s.Untracked = append([]Change{}, s.Tracked...), append([]Change{}, s.Untracked...)
 	var err error
 	if s.Ahead, err = c.count(ctx, c.refs.head, c.origin.Base); err == nil {
 		s.Behind, err = c.count(ctx, c.origin.Base, c.refs.head)

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -240,6 +241,24 @@ func TestApply(t *testing.T) {
 	}
 	if done, err = c.Apply(t.Context(), false); err != nil || len(done.Written)+len(done.Removed) > 0 {
 		t.Errorf("applied twice: %+v, %v", done, err)
+	}
+	if text, err := json.Marshal(done); err != nil || string(text) != `{"written":[],"removed":[],"conflicts":[]}` {
+		t.Errorf("for programs: %s, %v", text, err)
+	}
+}
+
+// Programs get a list also where there is nothing in it.
+func TestStatusOfNothing(t *testing.T) {
+	host := newRepo(t)
+	writeFile(t, filepath.Join(host, "a"), "1\n")
+	commit(t, host, "c")
+	guest, record := sent(t, host, Options{})
+	status, err := fetch(t, guest, record.Origin()).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := json.Marshal(status); err != nil || strings.Contains(string(text), "null") || !strings.Contains(string(text), `"tracked":[],"untracked":[]`) {
+		t.Errorf("for programs: %s, %v", text, err)
 	}
 }
 

@@ -28,8 +28,8 @@ type Change struct {
 
 // Changes is what a guest's work tree has that no commit of it has.
 type Changes struct {
-	Tracked        []Change `json:"tracked"`         // sorted by path; null: none
-	Untracked      []Change `json:"untracked"`       // neither tracked nor ignored, sorted; null: none
+	Tracked        []Change `json:"tracked"`         // sorted by path
+	Untracked      []Change `json:"untracked"`       // neither tracked nor ignored, sorted
 	UntrackedBytes int64    `json:"untracked_bytes"` // content of all untracked files
 	Staged         bool     `json:"staged"`          // the index differs from HEAD
 }
