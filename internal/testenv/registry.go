@@ -28,13 +28,8 @@ const RegistryCredentials = "user:secret"
 func StartRegistry(t testing.TB, password, secure bool) Registry {
 	t.Helper()
 	server := RequireTool(t, "docker-registry")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := Registry{Host: free.Addr().String()}
-	free.Close()
-	r.Dir, err = os.MkdirTemp("/tmp", "btreg")
+	dir, err := os.MkdirTemp("/tmp", "btreg")
+	r := Registry{Host: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), Dir: dir}
 	t.Cleanup(func() { os.RemoveAll(r.Dir) })
 	if err := errors.Join(err, os.Chmod(r.Dir, 0o755)); err != nil {
 		t.Fatal(err)
@@ -55,7 +50,7 @@ func StartRegistry(t testing.TB, password, secure bool) Registry {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	WaitFor(t, 20*time.Second, "the registry", func() bool {
+	WaitFor(t, time.Minute, "the registry", func() bool {
 		conn, err := net.Dial("tcp", r.Host)
 		if err == nil {
 			conn.Close()
