@@ -204,7 +204,7 @@ func (w *World) close() {
 		w.Command(ctx, append([]string{"vm", "delete", "--force"}, refs...)...).Run()
 	}
 	w.Command(ctx, "daemon", "stop", "--force").Run()
-	WaitFor(w.t, 20*time.Second, "the world's processes to end", func() bool { return len(w.Processes()) == 0 })
+	WaitFor(w.t, time.Minute, "the world's processes to end", func() bool { return len(w.Processes()) == 0 })
 	for pid, cmdline := range w.Processes() {
 		w.t.Errorf("left running: %d %s", pid, cmdline)
 		if p, err := os.FindProcess(pid); err == nil {

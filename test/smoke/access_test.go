@@ -22,6 +22,7 @@ import (
 
 // The console on a terminal: what is typed reaches the guest raw, Ctrl-C too, and Ctrl-] leaves.
 func TestAttachConsole(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "box", "--", "sh", "-c",
 		"setsid sh -c 'stty raw -echo; exec sh -c \"echo listening; dd bs=1 count=6 2>/dev/null | od -An -c; echo heard\"' </dev/ttyS0 >/dev/ttyS0 2>&1 &")
@@ -56,6 +57,7 @@ func TestAttachConsole(t *testing.T) {
 
 // A guest takes over name, time zone, proxy and certificates of the host, the last two only when told to.
 func TestGuestSettings(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // A guest that works is told from one that does not, and what each uses from what it may.
-func TestStats(t *testing.T) {
+func TestStats(t *testing.T) { // alone: it compares shares of the processors
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "idle", "--memory", "512M", "--", "true")
 	w.Must("vm", "run", "--name", "busy", "--", "true")
@@ -47,6 +47,7 @@ func TestStats(t *testing.T) {
 
 // Who follows the console sees the guest's reboot and the boot after it, and what comes after the death of the supervisor.
 func TestFollowLogs(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	client, out := startRun(t, w, "vm", "logs", "--follow", "box")
@@ -64,7 +65,7 @@ func TestFollowLogs(t *testing.T) {
 	if err := syscall.Kill(showVM(w, "box").PIDs["banger-machine"], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	testenv.WaitFor(t, 20*time.Second, "another supervisor", func() bool { return w.Run("vm", "exec", "box", "--", "true").Status == 0 })
+	testenv.WaitFor(t, time.Minute, "another supervisor", func() bool { return w.Run("vm", "exec", "box", "--", "true").Status == 0 })
 	mark("after-the-death")
 	w.Must("vm", "stop", "box")
 	text := <-all
@@ -89,6 +90,7 @@ func TestFollowLogs(t *testing.T) {
 // A VM with a time to live goes when that is over, whether it runs or not, and whatever becomes of the daemon meanwhile.
 func TestTimeToLive(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak") // it waits for minutes
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "runs", "--ttl", "40s", "--", "true")
 	w.Must("vm", "create", "--name", "off", "--ttl", "20s")
@@ -105,6 +107,7 @@ func TestTimeToLive(t *testing.T) {
 // A VM that nobody uses is stopped, with its disk kept; one with a shell open is not.
 func TestStopIdle(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak") // it waits for minutes
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "lazy", "--stop-idle", "1m", "--", "sh", "-c", "echo kept >/root/file; sync")
 	w.Must("vm", "run", "--name", "used", "--stop-idle", "1m", "--", "true")

@@ -37,6 +37,7 @@ func aptlessRoot(t *testing.T, w *testenv.World) (root string) {
 // of a registry, and the machine boots.
 func TestHostWithoutApt(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	nspawn := testenv.RequireTool(t, "systemd-nspawn")
 	if os.Getuid() != 0 {
 		testenv.Skip(t, "root")

@@ -34,7 +34,7 @@ func mostMemory(t *testing.T, pid int) int {
 
 // Whatever a program in the guest does to the network, a connection that is there works on meanwhile, new ones can be made afterwards, and the
 // host's memory is bounded.
-func TestNetworkUnderAttack(t *testing.T) {
+func TestNetworkUnderAttack(t *testing.T) { // alone: what gets no processor stands still, too
 	testenv.RequireTier(t, "smoke")
 	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "box", "--memory", "512M", "--", "true")

@@ -21,6 +21,7 @@ import (
 
 // Much of what is in the state directory is bad: the daemon starts, tells of each bad thing by name, and the rest works.
 func TestBadStateDirectory(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewBareWorld(t)
 	dir := statedir.Dir{Root: w.State}
 	w.Must("vm", "list")
@@ -111,6 +112,7 @@ func giveToUser(t *testing.T, w *testenv.World) {
 
 // A second daemon, a directory that may not be written and a database that is none: each is refused with the reason.
 func TestDaemonRefuses(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewBareWorld(t)
 	w.Must("vm", "list")
 	second := exec.Command(filepath.Join(w.Bin, "bangerd"), "--state-dir", w.State)

@@ -24,6 +24,7 @@ func configure(t *testing.T, w *testenv.World, text string) {
 
 // What one user publishes, another pulls and boots: the image with its kernel, and nothing from anywhere else.
 func TestPublishedImageBoots(t *testing.T) {
+	t.Parallel()
 	publisher := testenv.NewWorld(t)
 	shared := publisher.User.Dir(t)
 	key, dir := filepath.Join(shared, "key.pem"), filepath.Join(shared, "catalog")

@@ -13,6 +13,7 @@ import (
 
 // One VM is renamed while it runs, gets another size and a larger disk, is restarted and killed; what it holds stays.
 func TestChangesOfOneVM(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--disk-size", "1G", "--memory", "512", "--env", "A=1")
 	w.Must("vm", "start", "devbox")

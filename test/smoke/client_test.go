@@ -10,6 +10,7 @@ import (
 
 // A program of another module makes a VM, runs a command in it and deletes it through package client; it starts the daemon that $PATH names.
 func TestGoClient(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	program := filepath.Join(w.User.Dir(t), "outside")
 	testenv.BuildOutside(t, program)

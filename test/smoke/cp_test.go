@@ -69,6 +69,7 @@ func describeVM(t *testing.T, w *testenv.World, from string) []string {
 // What is read of a stopped machine's disk is what its guest saw: the agent's own view through its kernel is the judge.
 func TestFilesOfAStoppedVM(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox")
 	w.Must("vm", "start", "devbox")
@@ -122,6 +123,7 @@ func copyLines(t *testing.T, dir string) []string {
 
 func TestCopyBothWays(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--disk-size", "4G")
 	w.Must("vm", "start", "devbox")
@@ -270,6 +272,7 @@ func sum(t *testing.T, path string) string {
 // A copy that is interrupted, or finds no space, leaves nothing of itself on either side.
 func TestCopyLeavesNothing(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--disk-size", "256M")
 	w.Must("vm", "start", "devbox")
@@ -351,6 +354,7 @@ func (u *untilText) Write(p []byte) (int, error) {
 
 // TestCopyFiles copies a small tree each way, while the machine runs and while it does not.
 func TestCopyFiles(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox")
 	w.Must("vm", "start", "devbox")

@@ -25,7 +25,7 @@ func size(smoke, soak int) int {
 }
 
 // Many VMs at once: all get ready, the daemon and some machines are killed, no guest notices more than a broken stream, all go.
-func TestManyAtOnce(t *testing.T) {
+func TestManyAtOnce(t *testing.T) { // alone: a dozen guests at once
 	testenv.RequireTier(t, "smoke", "soak")
 	w := testenv.NewWorld(t)
 	w.Env = append(w.Env, "BANGER_BOOT_DEADLINE=15m") // emulated, all on few processors
@@ -70,6 +70,7 @@ func TestManyAtOnce(t *testing.T) {
 // VMs come, run and go, and the daemon, a machine or a VMM is killed at any instant of it: each time nothing is left.
 func TestCycles(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	seed := rand.Uint64()
 	if text := os.Getenv("BANGER_CYCLES_SEED"); text != "" {
@@ -124,7 +125,7 @@ func filesIn(t *testing.T, w *testenv.World) (n int) {
 }
 
 // A daemon that lives through many VMs does not grow: memory, descriptors, goroutines and files are what they were.
-func TestNothingGrows(t *testing.T) {
+func TestNothingGrows(t *testing.T) { // alone: the daemon has to be at rest when it is measured
 	testenv.RequireTier(t, "smoke", "soak")
 	w := testenv.NewWorld(t)
 	cycle := func() { w.Must("vm", "run", "--rm", "--", "true"); wantNothingLeft(t, w) }

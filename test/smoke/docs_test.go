@@ -95,6 +95,7 @@ var before = map[string]string{
 // there (a repository, programs that are not banger's, images of registries) the test makes.
 func TestDocuments(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	root, err := testenv.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)

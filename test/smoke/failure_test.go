@@ -17,6 +17,7 @@ import (
 )
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "taken")
 	for _, tc := range []struct {
@@ -70,7 +71,7 @@ func vmDirs(t *testing.T, w *testenv.World) []string {
 // wantNothingLeft waits until no VM, no VM directory and no machine or VMM process is left.
 func wantNothingLeft(t *testing.T, w *testenv.World) {
 	t.Helper()
-	testenv.WaitFor(t, 30*time.Second, "everything of the VM to go", func() bool {
+	testenv.WaitFor(t, time.Minute, "everything of the VM to go", func() bool {
 		if len(listVMs(w)) > 0 { // which starts a daemon that goes on with the work of one that was killed
 			return false
 		}
@@ -85,6 +86,7 @@ func wantNothingLeft(t *testing.T, w *testenv.World) {
 
 // Whatever ends the client of a --rm run, the VM goes: SIGKILL, a restart of the daemon in between, the daemon down.
 func TestLease(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		what   string
 		before func(w *testenv.World)
@@ -94,10 +96,11 @@ func TestLease(t *testing.T) {
 		{"daemon killed before", func(w *testenv.World) {
 			pid := w.DaemonPID()
 			syscall.Kill(pid, syscall.SIGKILL)
-			testenv.WaitFor(t, 10*time.Second, "the daemon to die", func() bool { return w.Processes()[pid] == "" })
+			testenv.WaitFor(t, time.Minute, "the daemon to die", func() bool { return w.Processes()[pid] == "" })
 		}},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
+			t.Parallel()
 			w := testenv.NewWorld(t)
 			client, out := startRun(t, w, "vm", "run", "--rm", "--", "sh", "-c", "echo up; sleep 1000")
 			waitLine(t, out, "up")
@@ -112,7 +115,7 @@ func TestLease(t *testing.T) {
 // startRun starts banger in the background; the test's end kills it.
 func startRun(t *testing.T, w *testenv.World, args ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	cmd := w.Command(ctx, args...)
 	cmd.Stderr = new(bytes.Buffer)
@@ -128,6 +131,7 @@ func startRun(t *testing.T, w *testenv.World, args ...string) (*exec.Cmd, io.Rea
 
 // The daemon may die and come back in the middle of a command: the stream does not notice.
 func TestDaemonDiesDuringACommand(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "stream", "--", "true")
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -159,6 +163,7 @@ func TestDaemonDiesDuringACommand(t *testing.T) {
 
 // A daemon killed while it creates leaves nothing that the next one does not clear.
 func TestDaemonKilledDuringCreate(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	for _, delay := range []time.Duration{5, 20, 60, 150, 400, 1000} {
 		w.Must("vm", "list")
@@ -175,6 +180,7 @@ func TestDaemonKilledDuringCreate(t *testing.T) {
 }
 
 func TestVMMKilledDuringExec(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "victim", "--", "true")
 	cmd, out := startRun(t, w, "vm", "exec", "victim", "--", "sh", "-c", "echo up; sleep 1000")
@@ -188,7 +194,7 @@ func TestVMMKilledDuringExec(t *testing.T) {
 	if got := cmd.ProcessState.ExitCode(); got != 125 || !strings.Contains(stderr, "victim") {
 		t.Errorf("exit status %d, want 125; stderr %q", got, stderr)
 	}
-	testenv.WaitFor(t, 20*time.Second, "state error", func() bool { return showVM(w, "victim").State == banger.StateError })
+	testenv.WaitFor(t, time.Minute, "state error", func() bool { return showVM(w, "victim").State == banger.StateError })
 	if row := showVM(w, "victim"); row.Exit == nil || row.Exit.Cause != banger.ExitCrash {
 		t.Errorf("exit = %+v, want vmm-crash", row.Exit)
 	}
@@ -198,6 +204,7 @@ func TestVMMKilledDuringExec(t *testing.T) {
 
 // A supervisor that dies leaves the guest running; another takes over.
 func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "orphan", "--", "true")
 	bootID := w.Must("vm", "exec", "orphan", "--", "cat", "/proc/sys/kernel/random/boot_id")
@@ -205,7 +212,7 @@ func TestSupervisorKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	var r testenv.Result
-	testenv.WaitFor(t, 30*time.Second, "the new supervisor", func() bool {
+	testenv.WaitFor(t, time.Minute, "the new supervisor", func() bool {
 		r = w.Run("vm", "exec", "orphan", "--", "cat", "/proc/sys/kernel/random/boot_id")
 		return r.Status == 0
 	})
@@ -220,6 +227,7 @@ func TestSupervisorKilled(t *testing.T) {
 
 // A guest that never gets ready ends at the deadline, after one retry, and is kept as error with its console.
 func TestGuestNeverReady(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.CopyBin()
 	mute := filepath.Join(t.TempDir(), "mute")
@@ -250,6 +258,7 @@ func TestGuestNeverReady(t *testing.T) {
 }
 
 func TestNoQEMU(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	bin := w.User.Dir(t)
 	for _, tool := range []string{"sh", "apt-get", "mmdebstrap"} {
@@ -266,6 +275,7 @@ func TestNoQEMU(t *testing.T) {
 }
 
 func TestNoPackageMirror(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewBareWorld(t)
 	w.Env = append(w.Env, "BANGER_MIRROR=http://127.0.0.1:9/debian")
 	r := w.Run("vm", "run", "--rm", "--", "true")
@@ -277,7 +287,7 @@ func TestNoPackageMirror(t *testing.T) {
 }
 
 // Space runs out while the image and while the disk is made.
-func TestNoSpace(t *testing.T) {
+func TestNoSpace(t *testing.T) { // alone: name spaces that others make would have its mounts, too
 	if os.Getuid() != 0 {
 		testenv.Skip(t, "root to mount a small file system")
 	}
@@ -322,7 +332,7 @@ func mountTmpfs(t *testing.T, w *testenv.World, size string) {
 	}
 	t.Cleanup(func() {
 		w.Run("daemon", "stop")
-		testenv.WaitFor(t, 20*time.Second, "the file system to be free", func() bool { return syscall.Unmount(w.State, 0) == nil })
+		testenv.WaitFor(t, time.Minute, "the file system to be free", func() bool { return syscall.Unmount(w.State, 0) == nil })
 	})
 	if err := os.Chown(w.State, int(w.User.UID), int(w.User.GID)); err != nil {
 		t.Fatal(err)
@@ -330,6 +340,7 @@ func mountTmpfs(t *testing.T, w *testenv.World, size string) {
 }
 
 func TestStateDirectoryNotOurs(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewBareWorld(t)
 	if err := os.Chmod(w.State, 0o755); err != nil {
 		t.Fatal(err)
@@ -350,6 +361,7 @@ func TestStateDirectoryNotOurs(t *testing.T) {
 }
 
 func TestDaemonRefusesRoot(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		testenv.Skip(t, "root")
 	}

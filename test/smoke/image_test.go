@@ -81,6 +81,7 @@ func scratchImage(t *testing.T) v1.Image {
 
 // The image that the first run made from packages is whole: a sound file system, programs with their modes, the home's files in the seed.
 func TestImageFromPackages(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	var images []banger.Image
 	w.JSON(&images, "image", "list")
@@ -103,6 +104,7 @@ func TestImageFromPackages(t *testing.T) {
 
 // An image of one program, without a shell, an init or an account, boots as it is.
 func TestImportedImageBoots(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	var archive bytes.Buffer // what docker save gives
 	if err := tarball.Write(name.MustParseReference("scratch:1"), scratchImage(t), &archive); err != nil {
@@ -134,6 +136,7 @@ func TestImportedImageBoots(t *testing.T) {
 }
 
 func TestPulledImageBoots(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)

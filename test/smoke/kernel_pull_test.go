@@ -47,6 +47,7 @@ exec setpriv --reuid "$user" --regid "$user" --init-groups -- "$@"`
 
 // Where there is no apt, the kernel comes from a signed archive, here one on loopback that has the package which apt downloaded.
 func TestKernelPullWithoutApt(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	var kernels []struct{ Name, Source, Version string }
 	w.JSON(&kernels, "kernel", "list")

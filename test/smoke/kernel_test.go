@@ -32,6 +32,7 @@ func kernelPackage(t *testing.T, w *testenv.World, pkg string) (deb, tree string
 
 // The package of the default kernel boots under another name, and so does the tree that it unpacks to, with packed modules.
 func TestImportedKernelBoots(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	var own []banger.Kernel
 	w.JSON(&own, "kernel", "list")
@@ -86,6 +87,7 @@ func TestImportedKernelBoots(t *testing.T) {
 // Debian's kernel for any computer boots too: other things are modules in it.
 func TestGenericKernelBoots(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	meta, _ := testenv.AptDownload(t, "linux-image-amd64")
 	_, rest, _ := strings.Cut(meta, "\nDepends: ")

@@ -21,6 +21,7 @@ const killing = "fsync,fdatasync,pwrite64,ftruncate,rename,renameat,renameat2,un
 
 // The daemon is killed before each change that it makes for a request. The next one has every VM whole or not at all, and nothing else.
 func TestDaemonKilledAtEachStep(t *testing.T) {
+	t.Parallel()
 	strace := testenv.RequireTool(t, "strace")
 	w := testenv.NewWorld(t)
 	stride := 3
@@ -123,6 +124,7 @@ func wantOrder(t *testing.T, w *testenv.World, what string) {
 
 // The daemon is killed at random instants of a start, a stop and a deletion: the next one brings each to its end.
 func TestDaemonKilledDuringChanges(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "x")
 	for i, args := range [][]string{{"vm", "start", "x"}, {"vm", "stop", "x"}, {"vm", "restart", "x"}, {"vm", "kill", "x"}, {"vm", "start", "x"}, {"vm", "delete", "--force", "x"}} {

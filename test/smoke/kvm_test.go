@@ -13,7 +13,7 @@ import (
 
 // A guest under emulation has a KVM that runs stock kernels (QEMU emulates AMD's SVM). So banger runs banger: the programs
 // of this world, its image and its kernel go into a VM, and make a VM with KVM there.
-func TestRunsWithKVM(t *testing.T) {
+func TestRunsWithKVM(t *testing.T) { // alone: what is emulated twice has deadlines
 	testenv.RequireTier(t, "smoke", "soak")
 	if release, err := os.ReadFile("/etc/debian_version"); err != nil || !strings.HasPrefix(string(release), "12.") {
 		testenv.Skip(t, "Debian 12, whose QEMU runs in the guest")

@@ -62,6 +62,7 @@ func layerOf(t *testing.T, headers ...tar.Header) v1.Layer {
 // An image of everything that is hard to carry over: hard links, capabilities, a name of 255 bytes, an upper layer that merges /bin
 // into /usr, whiteouts and opaque directories.
 func TestOddImageBoots(t *testing.T) {
+	t.Parallel()
 	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644} }
 	dir := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755} }
 	program := func(name string) tar.Header {
@@ -137,6 +138,7 @@ func must(cfg *v1.ConfigFile, err error) *v1.ConfigFile {
 
 // What buildah makes of busybox boots, from a layout and from an archive of docker save.
 func TestBuildahImageBoots(t *testing.T) {
+	t.Parallel()
 	buildah, busybox := testenv.RequireTool(t, "buildah"), testenv.RequireTool(t, "busybox")
 	dir := t.TempDir()
 	env := append(os.Environ(), "STORAGE_DRIVER=vfs", "BUILDAH_ISOLATION=chroot")

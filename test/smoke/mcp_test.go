@@ -99,6 +99,7 @@ func (a agent) exec(args object, argv ...string) (r execResult) {
 // TestAgent has an agent work on a repository through "banger mcp", and touch nothing of the host but refs/banger.
 func TestAgent(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	dir := userRepo(t, w)
 	before := hostRepo(t, w, dir)

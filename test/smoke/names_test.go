@@ -38,6 +38,7 @@ func ownEtc(t *testing.T) {
 // doctor sees whether the computer's programs find a VM that runs by its name.
 func TestNamesOfARunningVM(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	ownEtc(t)
 	w.Must("vm", "run", "--name", "devbox", "--", "true")

@@ -35,6 +35,7 @@ func wants(t *testing.T, w *testenv.World, vm, script, want string) {
 
 func TestNetworkFull(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	wants(t, w, "box", "cat /etc/resolv.conf; cat /sys/class/net/eth0/mtu", "nameserver 198.19.0.1\n65520")
@@ -74,6 +75,7 @@ func TestNetworkFull(t *testing.T) {
 
 func TestNetworkPolicies(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	host, err := testenv.ServeLine("127.0.0.1:8081", "the host")
 	if err != nil {
@@ -133,6 +135,7 @@ func TestNetworkPolicies(t *testing.T) {
 // A new supervisor takes the network up again: connections were reset, the guest runs on.
 func TestNetworkAfterTheSupervisorsDeath(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "box", "--net", "allow=www.example.test", "--", "true")
 	wants(t, w, "box", getFrom("www.example.test"), "x at "+testenv.OriginAddr)
@@ -158,6 +161,7 @@ func TestNetworkAfterTheSupervisorsDeath(t *testing.T) {
 
 func TestNetworkBetweenVMs(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	w.Must("vm", "run", "--name", "db", "--", "true")
 	server := exec.Command(filepath.Join(w.Bin, "banger"), "vm", "exec", "db", "--", "perl", "-MIO::Socket::INET", "-e",
@@ -186,6 +190,7 @@ func TestNetworkBetweenVMs(t *testing.T) {
 // A rule for a VM reaches who has its name now, also while the supervisor of who had it before hangs.
 func TestNetworkRenamedVM(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	serve := func(vm, line string) {
 		t.Helper()
@@ -218,6 +223,7 @@ func TestNetworkRenamedVM(t *testing.T) {
 // An image of one static program, which knows nothing of banger, has the same network; a DHCP client there is told what it has.
 func TestNetworkInAnyImage(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewOnlineWorld(t)
 	if r := w.RunInput(busyboxTar(t), "image", "import", "-", "--name", "box"); r.Status != 0 {
 		t.Fatal(r.Stderr)
@@ -238,7 +244,7 @@ func TestNetworkInAnyImage(t *testing.T) {
 }
 
 // An image with an init and network programs of its own: whichever of them is on, the network is what the agent has made of it.
-func TestNetworkUnderSystemd(t *testing.T) {
+func TestNetworkUnderSystemd(t *testing.T) { // alone: as TestDefaultImage
 	testenv.RequireTier(t, "smoke")
 	w := testenv.NewWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)

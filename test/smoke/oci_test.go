@@ -35,6 +35,7 @@ func umociTar(t *testing.T, tarball string) (layout string) {
 // same from an archive of docker save that skopeo makes.
 func TestPrivateImageBoots(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	skopeo := testenv.RequireTool(t, "skopeo")
 	w := testenv.NewWorld(t)
 	debian := filepath.Join(w.State, "debian.tar")
@@ -77,7 +78,7 @@ func TestPrivateImageBoots(t *testing.T) {
 }
 
 // Debian with systemd as buildah packs it is known as such, and systemd comes up whole.
-func TestSystemdImageBoots(t *testing.T) {
+func TestSystemdImageBoots(t *testing.T) { // alone: as TestDefaultImage
 	testenv.RequireTier(t, "smoke", "soak")
 	buildah := testenv.RequireTool(t, "buildah")
 	w := testenv.NewWorld(t)

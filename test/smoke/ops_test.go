@@ -26,6 +26,7 @@ func listOps(w *testenv.World, args ...string) (list []api.Operation) {
 
 // A VM that was asked for with -d is there, whatever becomes of the client; the daemon does not end under it.
 func TestDetachedRun(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "list") // a daemon is there
 	client := w.Command(t.Context(), "vm", "run", "-d", "--name", "box")
@@ -62,6 +63,7 @@ func TestDetachedRun(t *testing.T) {
 
 // One that is cancelled while its guest boots leaves nothing when the command returns, and so does one that the daemon's end cuts off.
 func TestCancelledRun(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		what string
 		end  func(w *testenv.World, op string)
@@ -74,6 +76,7 @@ func TestCancelledRun(t *testing.T) {
 		{"daemon stop", func(w *testenv.World, _ string) { w.Must("daemon", "stop", "--force") }},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
+			t.Parallel()
 			w := testenv.NewWorld(t)
 			op := strings.TrimSpace(w.Must("vm", "run", "-d", "--name", "box", "--image", "debian-bookworm-slim"))
 			testenv.WaitFor(t, time.Minute, "the boot", func() bool {
@@ -154,6 +157,7 @@ func newSlowRegistry(t *testing.T) *slowRegistry {
 
 // A pull ends with its client, unless that detached it, or others wait for it too.
 func TestPullAndItsClients(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	s := newSlowRegistry(t)
 	before := entries(t, w.State+"/images")
@@ -164,7 +168,7 @@ func TestPullAndItsClients(t *testing.T) {
 	<-s.asked
 	first.Process.Kill()
 	first.Wait()
-	testenv.WaitFor(t, 30*time.Second, "the pull to be undone", func() bool { return len(listOps(w)) == 0 })
+	testenv.WaitFor(t, time.Minute, "the pull to be undone", func() bool { return len(listOps(w)) == 0 })
 	if list := listOps(w, "--all"); len(list) != 1 || list[0].State != api.OperationCancelled || list[0].Error == nil || !strings.Contains(list[0].Error.Message, "client left") {
 		t.Errorf("operations: %+v, want one that was cancelled", list)
 	}

@@ -40,16 +40,6 @@ type portRow struct {
 	} `json:"error"`
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func fetch(t *testing.T, url, host string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequest("GET", url, nil)
@@ -68,8 +58,9 @@ func fetch(t *testing.T, url, host string) (int, string) {
 
 // What listens in a guest without a network card is reached by its pinned port, on its own address, by the HTTP entry and by name.
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
-	pinned := freePort(t)
+	pinned := testenv.FreePort(t)
 	l, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ func withLibraries(t *testing.T, w *testenv.World, vm, program string, more ...s
 
 // Programs that developers use every day reach their servers under an allow list: apt and its signatures, git by HTTP both ways, curl with an
 // authority of its own, npm.
-func TestRealPrograms(t *testing.T) {
+func TestRealPrograms(t *testing.T) { // alone: its environment is that of the whole process
 	testenv.RequireTier(t, "smoke")
 	curl := testenv.RequireTool(t, "curl")
 	w := testenv.NewWorld(t)

@@ -42,9 +42,10 @@ const perlServer = `perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Liste
 // each start at each start.
 func TestDevcontainer(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	dir := userRepo(t, w)
-	port, canary := freePort(t), filepath.Join(w.User.Dir(t), "canary")
+	port, canary := testenv.FreePort(t), filepath.Join(w.User.Dir(t), "canary")
 	userFile(t, w, filepath.Join(dir, ".devcontainer/devcontainer.json"), fmt.Sprintf(devcontainerText, port, canary))
 
 	r := w.Run("vm", "run", "--name", "devbox", dir, "--", "sh", "-c", `id -un; pwd; cat post; ls; echo "$PLACE $BOTH $PATH"; touch /cache/deep/x && echo cached; cat starts; `+fmt.Sprintf(perlServer, port))
@@ -56,7 +57,7 @@ func TestDevcontainer(t *testing.T) {
 	if strings.Contains(r.Stderr, "\x1b[2J") || strings.Contains(r.Stderr, "asks for") {
 		t.Errorf("on standard error: %q", r.Stderr)
 	}
-	testenv.WaitFor(t, 20*time.Second, "the forwarded port", func() bool {
+	testenv.WaitFor(t, time.Minute, "the forwarded port", func() bool {
 		status, body := fetch(t, fmt.Sprintf("http://127.0.0.1:%d/", port), "x")
 		return status == 200 && body == "forwarded\n"
 	})
@@ -95,6 +96,7 @@ func TestDevcontainer(t *testing.T) {
 // A hostile repository gets nothing of the host without consent, and with it only what was shown.
 func TestHostileProject(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Env = append(w.Env, "PROJECT_SECRET=s3cret", "OTHER_SECRET=other")
 	dir := userRepo(t, w)

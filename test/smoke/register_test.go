@@ -35,6 +35,7 @@ func hostImage(t *testing.T, w *testenv.World) string {
 
 // A machine boots from the user's own file, is refused when that is not as it was, and from a copy of it once that is made.
 func TestRegisteredImageBoots(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	file := hostImage(t, w)
 	before := testenv.Run(t, "sha256sum", file)
@@ -86,6 +87,7 @@ func TestRegisteredImageBoots(t *testing.T) {
 
 // What is imported of an ext4 image boots, and again when it was exported; /root comes from the seed.
 func TestImportedRootfsBoots(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	file := hostImage(t, w)
 	w.Must("image", "import", "--rootfs", file, "--name", "first")
@@ -118,6 +120,7 @@ func TestImportedRootfsBoots(t *testing.T) {
 
 // On a terminal a prune asks, and a tar is not shown.
 func TestPruneAsks(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("image", "register", "mine", "--rootfs", hostImage(t, w))
 	onTerminal := func(answer string, args ...string) (shown string, status int) {
@@ -161,6 +164,7 @@ func TestPruneAsks(t *testing.T) {
 
 // An export that is interrupted leaves nothing.
 func TestExportInterrupted(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	name := strings.Fields(w.Must("image", "list"))
 	dir := w.User.Dir(t)

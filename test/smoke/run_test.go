@@ -56,6 +56,7 @@ func wantStatus(t *testing.T, r testenv.Result, want int, inStderr ...string) {
 }
 
 func TestRunOneCommand(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	r := w.Run("vm", "run", "--rm", "--name", "devbox", "--", "sh", "-c", "hostname; uname -s; id -u; echo to stderr >&2; exit 42")
 	wantStatus(t, r, 42, "to stderr", "ready in")
@@ -69,6 +70,7 @@ func TestRunOneCommand(t *testing.T) {
 
 // One VM serves all the cases: what a command gets and how it ends.
 func TestExec(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--env", "FROM_SPEC=spec", "--label", "team=blue")
 	w.Must("vm", "start", "devbox")
@@ -172,7 +174,7 @@ grep -q "^devbox$" /etc/hostname`
 	})
 	t.Run("console and logs", func(t *testing.T) {
 		w.Must("vm", "exec", "devbox", "--", "sh", "-c", "echo hello from the guest > /dev/console")
-		testenv.WaitFor(t, 10*time.Second, "the line on the console", func() bool {
+		testenv.WaitFor(t, time.Minute, "the line on the console", func() bool {
 			return strings.Contains(w.Must("vm", "logs", "devbox"), "hello from the guest")
 		})
 	})
@@ -190,6 +192,7 @@ grep -q "^devbox$" /etc/hostname`
 }
 
 func TestStopAndStartKeepData(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "keep")
 	w.Must("vm", "start", "keep")
@@ -222,6 +225,7 @@ func TestStopAndStartKeepData(t *testing.T) {
 
 // A guest that powers itself off, reboots or panics is told apart.
 func TestHowRunsEnd(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "ends", "--", "true")
 	bootID := func() string { return w.Must("vm", "exec", "ends", "--", "cat", "/proc/sys/kernel/random/boot_id") }
@@ -239,7 +243,7 @@ func TestHowRunsEnd(t *testing.T) {
 
 	r := w.Run("vm", "exec", "ends", "--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 60")
 	wantStatus(t, r, 125, "ends")
-	testenv.WaitFor(t, 30*time.Second, "state error", func() bool { return showVM(w, "ends").State == banger.StateError })
+	testenv.WaitFor(t, time.Minute, "state error", func() bool { return showVM(w, "ends").State == banger.StateError })
 	row := showVM(w, "ends")
 	if row.Exit == nil || row.Exit.Cause != banger.ExitPanic || !strings.Contains(row.Exit.Console, "sysrq") {
 		t.Errorf("after a panic: exit %+v, want a panic with the console's last lines", row.Exit)
@@ -247,13 +251,14 @@ func TestHowRunsEnd(t *testing.T) {
 
 	w.Must("vm", "start", "ends")
 	w.Run("vm", "exec", "ends", "--", "sh", "-c", "echo o > /proc/sysrq-trigger; sleep 60")
-	testenv.WaitFor(t, 30*time.Second, "state stopped", func() bool { return showVM(w, "ends").State == banger.StateStopped })
+	testenv.WaitFor(t, time.Minute, "state stopped", func() bool { return showVM(w, "ends").State == banger.StateStopped })
 	if row := showVM(w, "ends"); row.Exit == nil || row.Exit.Cause != banger.ExitPowerOff {
 		t.Errorf("after the guest's own power-off: exit %+v", row.Exit)
 	}
 }
 
 func TestTwoRunsAtOnce(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	var group sync.WaitGroup
 	for i := range 2 {
@@ -268,6 +273,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 }
 
 func TestTimingsAndJSON(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	r := w.Run("vm", "run", "--rm", "--timings", "--", "true")
 	wantStatus(t, r, 0, "host", "guest")
@@ -290,6 +296,7 @@ func TestTimingsAndJSON(t *testing.T) {
 
 // A command in a run that the terminal's user interrupts gets the signal; the VM goes with --rm.
 func TestInterruptEndsTheRun(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -310,5 +317,5 @@ func TestInterruptEndsTheRun(t *testing.T) {
 	if got := cmd.ProcessState.ExitCode(); got != 9 {
 		t.Errorf("exit status %d, want the command's 9\n%s", got, errs.String())
 	}
-	testenv.WaitFor(t, 20*time.Second, "the VM to go", func() bool { return len(listVMs(w)) == 0 })
+	testenv.WaitFor(t, time.Minute, "the VM to go", func() bool { return len(listVMs(w)) == 0 })
 }

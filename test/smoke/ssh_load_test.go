@@ -46,7 +46,7 @@ func (r *noise) Read(p []byte) (int, error) {
 }
 
 // Much data, many sessions, and both at once on one connection.
-func TestSSHUnderLoad(t *testing.T) {
+func TestSSHUnderLoad(t *testing.T) { // alone: as newSSHUser says
 	testenv.RequireTier(t, "smoke", "soak")
 	u := newSSHUser(t)
 	u.Must("vm", "run", "--name", "devbox", "--memory", "512M", "--", "true")

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest"
 	"banger/internal/testenv"
 )
@@ -46,6 +48,7 @@ func (u sshUser) must(t *testing.T, stdin, name string, args ...string) string {
 	return r.Stdout
 }
 
+// newSSHUser makes one, for a test that is alone: the file is the user's.
 func newSSHUser(t *testing.T) sshUser {
 	if os.Getuid() != 0 {
 		testenv.Skip(t, "root: the suite's own user, whose ~/.ssh/config changes for a while")
@@ -54,6 +57,7 @@ func newSSHUser(t *testing.T) sshUser {
 		testenv.RequireTool(t, tool)
 	}
 	u := sshUser{testenv.NewWorld(t)}
+	lockHome(t, u.User)
 	config := filepath.Join(u.User.Home, ".ssh", "config")
 	u.Must("ssh-config", "--uninstall") // of a run that was killed
 	before, beforeErr := os.ReadFile(config)
@@ -69,8 +73,21 @@ func newSSHUser(t *testing.T) sshUser {
 	return u
 }
 
+// lockHome waits for tests of other processes that change files of the home, and keeps them waiting until this one ends.
+func lockHome(t *testing.T, user testenv.User) {
+	t.Helper()
+	home, err := os.Open(user.Home)
+	if err == nil {
+		err = unix.Flock(int(home.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { home.Close() })
+}
+
 // One guest, everything that a developer's programs do with it over ssh.
-func TestSSH(t *testing.T) {
+func TestSSH(t *testing.T) { // alone: as newSSHUser says
 	u := newSSHUser(t)
 	u.Must("vm", "create", "--name", "devbox", "--memory", "512M")
 
@@ -199,12 +216,7 @@ echo "$UUID: end"
 // sshEditor replays what VS Code's Remote does: one ssh without terminal with a SOCKS proxy of its own and an install script on standard input,
 // which stays open, then connections to the server through the proxy.
 func sshEditor(t *testing.T, u sshUser) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
+	port := fmt.Sprint(testenv.FreePort(t))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := u.command(ctx, "ssh", "-v", "-T", "-D", port, "-o", "ConnectTimeout=15", "devbox.vm", "bash")

@@ -49,6 +49,7 @@ func readDisk(t *testing.T, disk, path string) string {
 
 // What a guest has synced and told is on the disk at every instant, whether the power fails then or the VM is stopped.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "writer", "--", "true")
 	home := statedir.VMDir{Path: showVM(w, "writer").Dir}
@@ -108,7 +109,7 @@ func freeze(t *testing.T, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	testenv.WaitFor(t, 10*time.Second, "the VMM to stand still", func() bool {
+	testenv.WaitFor(t, time.Minute, "the VMM to stand still", func() bool {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 		for _, thread := range threads {
 			text, err := os.ReadFile(thread)
@@ -123,6 +124,7 @@ func freeze(t *testing.T, pid int) {
 // Another version of the daemon takes over while a command runs, and the machine that the old one started serves on.
 func TestUpgradeDuringACommand(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak") // it builds the programs twice
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.CopyBin()
 	w.Must("vm", "run", "--name", "stream", "--", "true")
@@ -176,7 +178,7 @@ func TestUpgradeDuringACommand(t *testing.T) {
 	if err := syscall.Kill(machinePID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	testenv.WaitFor(t, 30*time.Second, "the new machine", func() bool {
+	testenv.WaitFor(t, time.Minute, "the new machine", func() bool {
 		pid := showVM(w, "stream").PIDs["banger-machine"]
 		return pid != 0 && pid != machinePID && w.Run("vm", "exec", "stream", "--", "true").Status == 0
 	})
@@ -185,6 +187,7 @@ func TestUpgradeDuringACommand(t *testing.T) {
 // Whatever is asked of a VM right after its supervisor's death waits for the one that takes over.
 func TestCommandsRightAfterTheSupervisorsDeath(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "x", "--", "true")
 	boot := w.Must("vm", "exec", "x", "--", "cat", "/proc/sys/kernel/random/boot_id")
@@ -211,6 +214,7 @@ func TestCommandsRightAfterTheSupervisorsDeath(t *testing.T) {
 
 // The host goes down with everything on it and comes up again: all VMs are stopped, none is stale, and their disks recover.
 func TestHostReboot(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "a", "--", "sh", "-c", "echo kept > /root/kept; sync /root/kept /root")
 	w.Must("vm", "create", "--name", "b")
@@ -218,7 +222,7 @@ func TestHostReboot(t *testing.T) {
 	for pid := range w.Processes() {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	testenv.WaitFor(t, 20*time.Second, "all processes to be gone", func() bool { return len(w.Processes()) == 0 })
+	testenv.WaitFor(t, time.Minute, "all processes to be gone", func() bool { return len(w.Processes()) == 0 })
 	reboot(t, home)
 	for _, vm := range listVMs(w) {
 		if vm.State != banger.StateStopped {
@@ -261,6 +265,7 @@ func reboot(t *testing.T, home statedir.VMDir) {
 
 // A VMM that is killed while nobody looks is told of, and its disk is in order at the next start.
 func TestVMMKilledWithoutSupervisor(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "victim", "--", "sh", "-c", "echo kept > /root/kept; sync /root/kept /root")
 	pids, daemon := showVM(w, "victim").PIDs, w.DaemonPID()
@@ -269,8 +274,8 @@ func TestVMMKilledWithoutSupervisor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testenv.WaitFor(t, 20*time.Second, "all processes to be gone", func() bool { return len(w.Processes()) == 0 })
-	testenv.WaitFor(t, 20*time.Second, "state stopped", func() bool { return showVM(w, "victim").State == banger.StateStopped })
+	testenv.WaitFor(t, time.Minute, "all processes to be gone", func() bool { return len(w.Processes()) == 0 })
+	testenv.WaitFor(t, time.Minute, "state stopped", func() bool { return showVM(w, "victim").State == banger.StateStopped })
 	if row := showVM(w, "victim"); row.Exit == nil || row.Exit.Detail == "" {
 		t.Errorf("exit = %+v, want one that says what is known", row.Exit)
 	}
@@ -284,6 +289,7 @@ func TestVMMKilledWithoutSupervisor(t *testing.T) {
 // A damaged record of a VM's processes costs nothing: a running VM is taken over still, and one that is stopped says so and starts.
 func TestDamagedHandles(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "run", "--name", "x", "--", "sh", "-c", "echo kept > /run/kept")
 	before := showVM(w, "x")

@@ -16,6 +16,7 @@ import (
 // links to what is outside of the copy, in the guest and by the same name here: nothing outside is read or written on either side.
 func TestCopySwapped(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "devbox", "--vcpu", "2") // one swaps, the other copies
 	w.Must("vm", "start", "devbox")

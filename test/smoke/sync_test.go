@@ -13,6 +13,7 @@ import (
 // what the machine has changed itself stays; nothing of a secret is told; a link of the guest leads nowhere.
 func TestFileSync(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	home := w.User.Dir(t)
 	put := func(name, content string) { t.Helper(); userFile(t, w, filepath.Join(home, name), content) }

@@ -71,7 +71,7 @@ func wantServices(t *testing.T, w *testenv.World, vm string) {
 }
 
 // The default image of an installed banger: systemd comes up whole, and Docker runs a container, without any network.
-func TestDefaultImage(t *testing.T) {
+func TestDefaultImage(t *testing.T) { // alone: systemd has half a minute to come up
 	testenv.RequireTier(t, "smoke", "soak")
 	tarball := busyboxTar(t)
 	w := testenv.NewWorld(t)
@@ -121,6 +121,7 @@ func TestDefaultImage(t *testing.T) {
 // An image without kmod and without an init has the kernel's services too.
 func TestServicesWithoutKmod(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	w.Must("image", "build", "nokmod", "--from", "debian:bookworm", "--packages", "iptables,iproute2")
 	w.Must("vm", "create", "--name", "box", "--image", "nokmod")

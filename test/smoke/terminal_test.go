@@ -75,6 +75,7 @@ func watchTerminal(t *testing.T, tty io.ReadWriter) *terminal {
 
 // A shell on a terminal: a pty of the right size, resized with the window, Ctrl-C to the guest's process, exit status.
 func TestShellOnATerminal(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
@@ -96,7 +97,7 @@ func TestShellOnATerminal(t *testing.T) {
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 50, Cols: 132}); err != nil {
 		t.Fatal(err)
 	}
-	testenv.WaitFor(t, 20*time.Second, "the new size", func() bool {
+	testenv.WaitFor(t, time.Minute, "the new size", func() bool {
 		x.send("stty size; echo si''zed\r")
 		return strings.Contains(x.until("sized"), "50 132")
 	})

@@ -62,6 +62,7 @@ func toolsTar(t *testing.T) string {
 // test's own in place of mise.
 func TestTooling(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	repo := userRepo(t, w)
 	userFile(t, w, filepath.Join(repo, "mise.toml"), "[tools]\nruby = \"3\"\n")

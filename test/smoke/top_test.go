@@ -14,6 +14,7 @@ import (
 // banger top shows a real guest, opens a shell in it by a key and comes back, and stops it by another.
 func TestTop(t *testing.T) {
 	testenv.RequireTier(t, "smoke", "soak")
+	t.Parallel()
 	testenv.RequireTool(t, "tmux")
 	w := testenv.NewWorld(t)
 	w.Must("vm", "create", "--name", "topbox")

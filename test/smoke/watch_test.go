@@ -80,6 +80,7 @@ func (h *watching) stop(sig syscall.Signal) int {
 // TestWatch keeps a repository and its copy in a VM alike, through conflicts, files that are held back, and every way to be interrupted.
 func TestWatch(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	dir := userRepo(t, w)
 	w.Must("vm", "run", "--name", "devbox", dir, "--", "true")

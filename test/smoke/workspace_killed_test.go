@@ -15,6 +15,7 @@ import (
 // The client is killed the moment that what it sends is at its place in the VM: what is done there afterwards is kept by vm delete.
 func TestPrepareKilled(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	ref, err := name.ParseReference("busybox:1")
 	if err != nil {

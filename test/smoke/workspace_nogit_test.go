@@ -43,6 +43,7 @@ func mustConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
 // stopped, is the tree that was made there; a second prepare and a push bring what the host has made since.
 func TestWorkspaceWithoutGit(t *testing.T) {
 	testenv.RequireTier(t, "smoke")
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	for guest, img := range map[string]v1.Image{"busybox": busyboxImage(t), "scratch": scratchImage(t)} {
 		ref, err := name.ParseReference(guest + ":1")

@@ -53,6 +53,7 @@ func userRepo(t *testing.T, w *testenv.World) string {
 
 // TestWorkspaceRoundTrip takes a repository into a guest that has no git, and the work back.
 func TestWorkspaceRoundTrip(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	dir := userRepo(t, w)
 	head := userGit(t, w, dir, "rev-parse", "HEAD")
@@ -124,6 +125,7 @@ func TestWorkspaceRoundTrip(t *testing.T) {
 
 // TestDeleteKeepsWork deletes VMs in every way that there is: what was done in them is in the repository afterwards.
 func TestDeleteKeepsWork(t *testing.T) {
+	t.Parallel()
 	w := testenv.NewWorld(t)
 	dir := userRepo(t, w)
 	kept := func(vm, file, content string) {
