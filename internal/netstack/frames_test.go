@@ -5,13 +5,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -38,12 +36,8 @@ func newRawGuest(t testing.TB, policy string) *rawGuest {
 	}
 	g := &rawGuest{&guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}}
 	g.net = New(Config{Policy: p, Log: g.record, Servers: worldServers})
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.wire = fileConn(t, fds[0])
-	theirs := fileConn(t, fds[1])
+	ours, theirs := socketPair(t)
+	g.wire = ours
 	go func() { g.ended <- g.net.Serve(theirs) }()
 	t.Cleanup(func() {
 		g.wire.Close()
@@ -408,7 +402,7 @@ func TestBadWire(t *testing.T) {
 		{"nothing", "", false}, {"half a length", "\x00\x00", true}, {"half a frame", "\x00\x00\x00\x20half", true},
 		{"a huge frame", "\xff\xff\xff\xff", true}, {"short frames", "\x00\x00\x00\x01x\x00\x00\x00\x00", false},
 	} {
-		a, b := net.Pipe()
+		a, b := socketPair(t)
 		s := New(Config{})
 		ended := make(chan error, 1)
 		go func() { ended <- s.Serve(b) }()

@@ -70,11 +70,7 @@ func newGuest(t testing.TB, policy string) *guest {
 // plug connects a card to the Stack.
 func (g *guest) plug() {
 	g.t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	ours, theirs := fileConn(g.t, fds[0]), fileConn(g.t, fds[1])
+	ours, theirs := socketPair(g.t)
 	g.wire = ours
 	go func() { g.ended <- g.net.Serve(theirs) }()
 	g.ip = guestStack(g.t, ours, func(frame []byte) bool {
@@ -95,6 +91,16 @@ func (g *guest) eventually(what string, holds func() bool) {
 			g.t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
+}
+
+// socketPair is two ends of a stream, as QEMU and we have them.
+func socketPair(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fileConn(t, fds[0]), fileConn(t, fds[1])
 }
 
 func fileConn(t testing.TB, fd int) net.Conn {

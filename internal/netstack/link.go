@@ -28,25 +28,21 @@ const (
 
 // link is the wire to the guest's card. It implements stack.LinkEndpoint.
 type link struct {
-	conn  net.Conn
+	wire  *wire
 	stack *Stack
 	pings pings
 
 	mu         sync.Mutex
 	dispatcher stack.NetworkDispatcher
-
-	writing sync.Mutex // frames are written whole; a guest that takes none holds up its own network
-	lengths []byte
-	pieces  net.Buffers
 }
 
-func newLink(conn net.Conn, s *Stack) *link {
-	return &link{conn: conn, stack: s, pings: pings{tokens: make(chan struct{}, maxPings)}}
+func newLink(w *wire, s *Stack) *link {
+	return &link{wire: w, stack: s, pings: pings{tokens: make(chan struct{}, maxPings)}}
 }
 
 // read delivers the guest's frames until the wire ends.
 func (l *link) read() error {
-	r := bufio.NewReaderSize(l.conn, readerSize)
+	r := bufio.NewReaderSize(l.wire, readerSize)
 	for {
 		head, err := r.Peek(lengthSize)
 		if err != nil {
@@ -166,30 +162,23 @@ func wantedIPv6(packet []byte) bool {
 
 // send writes one finished frame.
 func (l *link) send(frame []byte) error {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	_, err := l.conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
-	return err
+	return l.wire.write(net.Buffers{binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame}, lengthSize+len(frame))
 }
 
 // WritePackets implements stack.LinkWriter: all packets by one write.
 func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
-	packets := list.AsSlice()
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	lengths, pieces := l.lengths[:0], l.pieces[:0]
-	for _, pkt := range packets {
-		lengths = binary.BigEndian.AppendUint32(lengths, uint32(pkt.Size()))
-	}
+	packets, size := list.AsSlice(), 0
+	lengths := make([]byte, 0, lengthSize*len(packets))
+	var pieces net.Buffers
 	for i, pkt := range packets {
-		pieces = append(pieces, lengths[i*lengthSize:(i+1)*lengthSize])
+		lengths = binary.BigEndian.AppendUint32(lengths, uint32(pkt.Size()))
+		pieces = append(pieces, lengths[i*lengthSize:])
 		pieces = append(pieces, pkt.AsSlices()...)
+		size += lengthSize + pkt.Size()
 	}
-	l.lengths, l.pieces = lengths, pieces
-	if _, err := pieces.WriteTo(l.conn); err != nil {
+	if err := l.wire.write(pieces, size); err != nil {
 		return 0, &tcpip.ErrAborted{}
 	}
-	clear(l.pieces)
 	return len(packets), nil
 }
 

@@ -1,8 +1,8 @@
 // Package netstack is the user-mode network of one VM: it takes the Ethernet frames of the guest's card, speaks TCP/IP with
 // the guest, and carries what the policy allows through sockets of the host.
 //
-// netstack.go holds the parts together; link.go is the wire to the card, dhcp.go and ping.go answer what needs no stack;
-// tcp.go and udp.go forward connections, each kept as a flow (flow.go) while it lives; dns.go is the guest's resolver, which
+// netstack.go holds the parts together; link.go takes the card's frames from its wire (wire.go) and puts them on it, dhcp.go and ping.go
+// answer what needs no stack; tcp.go and udp.go forward connections, each kept as a flow (flow.go) while it lives; dns.go is the guest's resolver, which
 // hands out addresses of its own for names that a rule is about (names.go). Decisions are package egress's.
 package netstack
 
@@ -99,12 +99,16 @@ func New(cfg Config) *Stack {
 	return s
 }
 
-// Serve is the network of the card behind conn, a stream of Ethernet frames, until conn or the Stack ends. It owns conn.
+// Serve is the network of the card behind conn, a stream of Ethernet frames on a socket, until that or the Stack ends. It owns conn.
 // One card at a time.
 func (s *Stack) Serve(conn net.Conn) error {
-	defer context.AfterFunc(s.life, func() { conn.Close() })()
-	defer conn.Close()
-	l := newLink(conn, s)
+	w, err := newWire(conn)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	defer context.AfterFunc(s.life, w.hangUp)()
+	l := newLink(w, s)
 	s.mu.Lock()
 	if s.link != nil {
 		s.mu.Unlock()
@@ -112,7 +116,7 @@ func (s *Stack) Serve(conn net.Conn) error {
 	}
 	s.link = l
 	s.mu.Unlock()
-	err := l.read()
+	err = l.read()
 	s.reset()
 	if s.life.Err() != nil {
 		return nil

@@ -88,7 +88,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 	r.Complete(false)
 	s.cfg.Log(f.event(banger.NetAllowed, ""))
 	tune(ep, s.flows.tcpCount())
-	s.carry(f, &guestEnd{ep: ep, queue: &queue}, conn)
+	s.carry(f, &guestEnd{ep: ep, queue: &queue}, newSocket(conn))
 	s.tell(f)
 }
 
@@ -140,11 +140,11 @@ func tune(ep tcpip.Endpoint, open int) {
 }
 
 // carry copies both ways until both ends have finished, or one breaks, or the flow is cut.
-func (s *Stack) carry(f *flow, guest *guestEnd, host net.Conn) {
+func (s *Stack) carry(f *flow, guest *guestEnd, host socket) {
 	aborted := make(chan struct{})
 	whole := context.AfterFunc(f.ctx, func() {
 		guest.ep.Abort()
-		abort(host)
+		abort(host.Conn)
 		close(aborted)
 	})
 	var in sync.WaitGroup
@@ -186,7 +186,7 @@ func abort(conn net.Conn) {
 }
 
 // copyOut carries what the guest sends. Its first bytes are held back until they show that they may go out.
-func (s *Stack) copyOut(f *flow, guest *guestEnd, host net.Conn) error {
+func (s *Stack) copyOut(f *flow, guest *guestEnd, host socket) error {
 	check := s.helloCheck(f)
 	var held []byte
 	send := func(b []byte) error {
@@ -212,7 +212,7 @@ func (s *Stack) copyOut(f *flow, guest *guestEnd, host net.Conn) error {
 		if err := send(held); err != nil { // what is too short for a hello asks for nothing
 			return err
 		}
-		return closeWrite(host)
+		return closeWrite(host.Conn)
 	})
 }
 
@@ -256,9 +256,9 @@ func (s *Stack) helloCheck(f *flow) func([]byte) error {
 }
 
 // copyIn carries what the host's side sends.
-func (s *Stack) copyIn(f *flow, guest *guestEnd, host net.Conn) error {
+func (s *Stack) copyIn(f *flow, guest *guestEnd, host socket) error {
 	for {
-		b, err := readWhenReady(host, f.takeChunk)
+		b, err := host.readWhenReady(f.takeChunk)
 		if len(b) > 0 {
 			f.received.Add(int64(len(b)))
 			s.flows.received.Add(int64(len(b)))

@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/internal/channel"
 	"banger/internal/proc"
@@ -208,6 +210,7 @@ type memoryMachine struct {
 	guest   *MemoryGuest
 	console *io.PipeReader
 	network net.Conn
+	card    net.Conn // the guest's end of it
 	server  *channel.Server
 	done    chan struct{}
 	exit    vmm.Exit
@@ -224,11 +227,15 @@ func newMemoryMachine(g *MemoryGuest) (*memoryMachine, error) {
 		return nil, err
 	}
 	r, w := io.Pipe()
-	network, card := net.Pipe()
+	network, card, err := socketPair()
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
 	g.mu.Lock()
 	g.console, g.network = w, card
 	g.mu.Unlock()
-	m := &memoryMachine{guest: g, console: r, network: network, server: server, done: make(chan struct{})}
+	m := &memoryMachine{guest: g, console: r, network: network, card: card, server: server, done: make(chan struct{})}
 	go func() {
 		select {
 		case g.channel <- guest:
@@ -240,11 +247,36 @@ func newMemoryMachine(g *MemoryGuest) (*memoryMachine, error) {
 	return m, nil
 }
 
+// hangUp ends the stream of frames, whoever has taken its host's end over.
+func (m *memoryMachine) hangUp() {
+	m.network.Close()
+	m.card.Close()
+}
+
+// socketPair is two ends of a stream, as a VMM's process and its supervisor have them.
+func socketPair() (a, b net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	files := [2]*os.File{os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")}
+	defer files[0].Close()
+	defer files[1].Close()
+	if a, err = net.FileConn(files[0]); err != nil {
+		return nil, nil, err
+	}
+	if b, err = net.FileConn(files[1]); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
 func (m *memoryMachine) watch(console *io.PipeWriter) {
 	<-m.guest.gone
 	m.server.Close()
 	console.Close()
-	m.network.Close()
+	m.hangUp()
 	m.guest.mu.Lock()
 	cause := m.guest.cause
 	m.guest.mu.Unlock()
@@ -316,5 +348,5 @@ func (d *Memory) Drop(m vmm.Machine) {
 	machine := m.(*memoryMachine)
 	machine.server.Close()
 	machine.console.Close()
-	machine.network.Close()
+	machine.hangUp()
 }
