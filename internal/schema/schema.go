@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -76,9 +77,12 @@ func (s *Set) fields(of string, list *ast.StructType) {
 	}
 }
 
+// link is a name in brackets, as comments refer to types, functions and constants.
+var link = regexp.MustCompile(`\[(\*?[A-Za-z_][A-Za-z0-9_.]*)\]`)
+
 // plain is a comment as one paragraph, without the brackets of links.
 func plain(text string) string {
-	return strings.NewReplacer("[]", "[]", "[", "", "]", "").Replace(strings.Join(strings.Fields(text), " "))
+	return link.ReplaceAllString(strings.Join(strings.Fields(text), " "), "$1")
 }
 
 // Comment is what stands at a type, or at its field when one is named.
