@@ -117,7 +117,7 @@ type ErrorBody struct {
 	Kind    string `json:"kind"`            // "invalid", "not_found", "conflict", "unavailable", "refused", "unsupported", "corrupt", "interrupted" or "internal"
 	Message string `json:"message"`         // for people: what failed on which object, and why
 	Hint    string `json:"hint,omitempty"`  // the next step; absent: none is known
-	OpID    string `json:"op_id,omitempty"` // of the operation or request, whose lines in the daemon's log tell more; absent: the daemon was not asked
+	OpID    string `json:"op_id,omitempty"` // of the operation or request, whose lines in the daemon's log tell more; absent: there is none
 }
 
 // EncodeError turns err into its wire form. opID may be empty.

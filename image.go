@@ -8,7 +8,7 @@ import (
 
 // Image is one immutable base: images/<Key>/ in the state directory.
 type Image struct {
-	Name        string    `json:"name"`                  // that users give; older images may have the same, which means the newest
+	Name        string    `json:"name"`                  // that users give: of several images with one name it means the newest
 	Key         string    `json:"key"`                   // 64 hexadecimal digits; content key of the base
 	Boot        BootKind  `json:"boot"`                  // which process 1 the guest gets
 	Kernel      string    `json:"kernel,omitempty"`      // what its machines boot unless told otherwise; empty: the daemon's default

@@ -42,5 +42,5 @@ func (f ProgressFunc) Report(p Progress) {
 type Timing struct {
 	Side    string        `json:"side"`       // "host" or "guest"
 	Step    string        `json:"step"`       // what was done: "start vmm"
-	Elapsed time.Duration `json:"elapsed_ns"` // of this step alone
+	Elapsed time.Duration `json:"elapsed_ns"` // by the clock of that side
 }
