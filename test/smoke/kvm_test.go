@@ -35,10 +35,10 @@ func TestRunsWithKVM(t *testing.T) { // alone: what is emulated twice has deadli
 		return inOuter(t, w, args, `cd / && HOME=/home/dev BANGER_STATE_DIR=/home/dev/state BANGER_BOOT_DEADLINE=5m PATH=/opt/banger:/usr/bin:/bin `+
 			`setpriv --reuid dev --regid dev --clear-groups banger `+args)
 	}
-	if out := banger("vm run --rm -- uname -s"); out != "Linux\n" {
+	if out := banger("vm run --rm --image debian-bookworm-slim -- uname -s"); out != "Linux\n" {
 		t.Errorf("vm run printed %q", out)
 	}
-	banger("vm create --name inner")
+	banger("vm create --name inner --image debian-bookworm-slim")
 	banger("vm start inner")
 	for _, id := range []string{"first", "second"} {
 		banger("vm exec inner -- sh -c 'echo " + id + " >> /root/kept'")
