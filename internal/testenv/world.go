@@ -259,7 +259,9 @@ func goldenState(w *World) (string, error) {
 		if err != nil {
 			golden.err = fmt.Errorf("first run: %w\n%s", err, out)
 		}
-		first.Command(ctx, "daemon", "stop").Run()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // also when the time for the run is over
+		defer cancel()
+		first.Command(ending, "daemon", "stop", "--force").Run()
 	})
 	return golden.dir, golden.err
 }
