@@ -214,8 +214,10 @@ func playGuest() (err error) {
 	return err
 }
 
-// serveCard starts a program with a card's stream as descriptor 3.
+// serveCard starts a program with a card's stream as descriptor 3. It is the program's alone: a poller of this process would wake up for each
+// frame, too.
 func serveCard(conn net.Conn, program string, env ...string) (*os.Process, error) {
+	defer conn.Close()
 	file, err := conn.(*net.UnixConn).File()
 	if err != nil {
 		return nil, err
