@@ -31,13 +31,16 @@ type link struct {
 	wire  *wire
 	stack *Stack
 	pings pings
+	acks  acks
 
 	mu         sync.Mutex
 	dispatcher stack.NetworkDispatcher
 }
 
 func newLink(w *wire, s *Stack) *link {
-	return &link{wire: w, stack: s, pings: pings{tokens: make(chan struct{}, maxPings)}}
+	l := &link{wire: w, stack: s, pings: pings{tokens: make(chan struct{}, maxPings)}}
+	l.acks = acks{patience: ackPatience, late: func(framed []byte) { _ = w.write(net.Buffers{framed}, len(framed)) }} // lost with the wire
+	return l
 }
 
 // read delivers the guest's frames until the wire ends.
@@ -95,6 +98,7 @@ func (l *link) deliver(view *buffer.View) error {
 		view.Release()
 		return err
 	}
+	l.acks.note(frame)
 	l.mu.Lock()
 	dispatcher := l.dispatcher
 	l.mu.Unlock()
@@ -168,18 +172,35 @@ func (l *link) send(frame []byte) error {
 // WritePackets implements stack.LinkWriter: all packets by one write.
 func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	packets, size := list.AsSlice(), 0
-	lengths := make([]byte, 0, lengthSize*len(packets))
 	var pieces net.Buffers
-	for i, pkt := range packets {
-		lengths = binary.BigEndian.AppendUint32(lengths, uint32(pkt.Size()))
-		pieces = append(pieces, lengths[i*lengthSize:])
-		pieces = append(pieces, pkt.AsSlices()...)
-		size += lengthSize + pkt.Size()
+	for _, pkt := range packets {
+		hold, due := l.acks.pass(pkt)
+		if due != nil {
+			pieces = append(pieces, due)
+			size += len(due)
+		}
+		if !hold {
+			pieces = append(pieces, binary.BigEndian.AppendUint32(nil, uint32(pkt.Size())))
+			pieces = append(pieces, pkt.AsSlices()...)
+			size += lengthSize + pkt.Size()
+		}
+	}
+	if size == 0 {
+		return len(packets), nil
 	}
 	if err := l.wire.write(pieces, size); err != nil {
 		return 0, &tcpip.ErrAborted{}
 	}
 	return len(packets), nil
+}
+
+// framed is a packet as it goes on the wire.
+func framed(pkt *stack.PacketBuffer) []byte {
+	frame := binary.BigEndian.AppendUint32(nil, uint32(pkt.Size()))
+	for _, piece := range pkt.AsSlices() {
+		frame = append(frame, piece...)
+	}
+	return frame
 }
 
 // Attach implements stack.LinkEndpoint.
