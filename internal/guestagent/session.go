@@ -1,6 +1,7 @@
 package guestagent
 
 import (
+	"io"
 	"math"
 
 	"golang.org/x/crypto/ssh"
@@ -155,7 +156,11 @@ func (c *connection) runSession(ch ssh.Channel, reqs <-chan *ssh.Request, start 
 	}
 	ended := make(chan struct{})
 	go serveRequests(reqs, proc, ended)
-	result := proc.run(ch, ch, ch.Stderr())
+	var stdin io.Reader = ch
+	if setup.sftp {
+		stdin = wholeRequests{ch}
+	}
+	result := proc.run(stdin, ch, ch.Stderr())
 	close(ended)
 	endSession(ch, result)
 }

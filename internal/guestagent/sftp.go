@@ -37,6 +37,50 @@ func sftpMain() int {
 	return 0
 }
 
+// wholeRequests passes on a client's requests as whole ones. In a guest of one CPU the process that serves them would otherwise get its turn
+// for each piece of one.
+type wholeRequests struct{ r io.Reader }
+
+func (q wholeRequests) Read(p []byte) (int, error) { return q.r.Read(p) }
+
+// WriteTo is what io.Copy calls.
+func (q wholeRequests) WriteTo(w io.Writer) (written int64, err error) {
+	buf := make([]byte, 4+sftpMessage)
+	for have := 0; err == nil; {
+		var n int
+		n, err = q.r.Read(buf[have:])
+		have += n
+		whole := wholeUpTo(buf[:have])
+		if err != nil || whole == 0 && have == len(buf) {
+			whole = have // package sftp tells what is wrong with it
+		}
+		if whole == 0 {
+			continue
+		}
+		n, werr := w.Write(buf[:whole])
+		if written += int64(n); werr != nil {
+			return written, werr
+		}
+		have = copy(buf, buf[whole:have])
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return written, err
+}
+
+// wholeUpTo gives how many bytes of b are whole packets.
+func wholeUpTo(b []byte) (n int) {
+	for len(b)-n >= 4 {
+		size := 4 + int(binary.BigEndian.Uint32(b[n:]))
+		if size > len(b)-n {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
 // sftpStream adds to what package sftp serves OpenSSH's extension of limits: a client that knows them asks for as much at a time, else for
 // 32 KiB. What it writes must be packets, each by one or two writes.
 type sftpStream struct {

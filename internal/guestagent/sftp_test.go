@@ -129,3 +129,33 @@ func FuzzSFTPStream(f *testing.F) {
 		}
 	})
 }
+
+// chunks are the writes that arrive.
+type chunks [][]byte
+
+func (c *chunks) Write(p []byte) (int, error) {
+	*c = append(*c, bytes.Clone(p))
+	return len(p), nil
+}
+
+// The process gets requests whole, however they come, and all that comes.
+func TestWholeRequests(t *testing.T) {
+	write := sftpMessageOf("\x06", string(bytes.Repeat([]byte("x"), sftpPacket)))
+	for name, tc := range map[string]struct {
+		sent   string
+		writes int
+	}{
+		"small ones":           {askLimits + sftpInit, 2},
+		"large ones":           {write + write + sftpInit, 3},
+		"half a one":           {sftpInit + write[:100], 2},
+		"one that is too long": {"\xff\xff\xff\xff" + string(make([]byte, sftpMessage)) + "more", 2},
+	} {
+		var got chunks
+		if n, err := io.Copy(struct{ io.Writer }{&got}, wholeRequests{iotest.OneByteReader(strings.NewReader(tc.sent))}); err != nil || n != int64(len(tc.sent)) {
+			t.Errorf("%s: %d bytes, %v", name, n, err)
+		}
+		if all := bytes.Join(got, nil); string(all) != tc.sent || len(got) != tc.writes {
+			t.Errorf("%s: %d bytes arrive in %d writes, want %d in %d", name, len(all), len(got), len(tc.sent), tc.writes)
+		}
+	}
+}
