@@ -39,6 +39,7 @@ var notOnARM64 = map[string]string{
 
 	"banger/internal/cli TestConsentOnATerminal":          openat2,
 	"banger/internal/cli TestWishBesideFlags":             openat2,
+	"banger/internal/cli TestGetentBesideASilentResolver": startsPrograms,
 	"banger/internal/disk TestFSAgainstTheKernel":         openat2,
 	"banger/internal/disk TestFSAgainstTheKernelAtRandom": openat2,
 	"banger/internal/listening TestOwner":                 seesEmulator,
