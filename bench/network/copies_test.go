@@ -57,11 +57,11 @@ type copier struct {
 
 // BenchmarkCopies compares ways into a guest and out of it.
 func BenchmarkCopies(b *testing.B) {
-	load(b)
 	for _, tool := range []string{"ssh", "scp", "sftp"} {
 		testenv.RequireTool(b, tool)
 	}
 	w := testenv.NewWorld(b)
+	w.LogHost()
 	g := startBare(b, w)
 	w.Must("vm", "run", "--name", "box", "--", "true")
 	w.Must("vm", "cp", inside(b, w), "box:/usr/local/bin/inside")

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"banger/internal/testenv"
@@ -60,12 +59,6 @@ func (r results) report(b *testing.B, what string, ways ...string) {
 // metric reports a ratio.
 func (r results) metric(b *testing.B, name, what, way, whatElse, other string) {
 	b.ReportMetric(r.median(what, way)/r.median(whatElse, other), name)
-}
-
-func load(b *testing.B) {
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.Logf("load before: %s", strings.TrimSpace(string(text)))
-	}
 }
 
 // inside builds the program that measures in a guest.

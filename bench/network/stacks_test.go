@@ -30,8 +30,8 @@ const (
 
 // BenchmarkStacks compares three user-mode networks as cards of one guest.
 func BenchmarkStacks(b *testing.B) {
-	load(b)
 	w := testenv.NewOnlineWorld(b)
+	w.LogHost()
 	g := startBare(b, w)
 	program := inside(b, w)
 	guestRun := func(args ...string) map[string]float64 {

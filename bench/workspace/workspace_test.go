@@ -54,10 +54,8 @@ func newBench(b *testing.B) *bench {
 	for _, tool := range []string{"git", "ssh"} {
 		testenv.RequireTool(b, tool)
 	}
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		b.Logf("load before: %s", strings.TrimSpace(string(text)))
-	}
 	w := &bench{World: testenv.NewWorld(b), b: b}
+	w.LogHost()
 	w.repo = filepath.Join(w.User.Dir(b), "large")
 	w.git(filepath.Dir(w.repo), "init", "-q", "-b", "main", w.repo)
 	large := testenv.Repo{Files: testenv.Number("BANGER_BENCH_FILES", 50_000), Commits: testenv.Number("BANGER_BENCH_COMMITS", 5_000)}
