@@ -56,7 +56,7 @@ func segmentOf(frame []byte) header.TCP {
 			return header.TCP(ip.Payload())
 		}
 	case header.IPv6ProtocolNumber:
-		if ip := header.IPv6(packet); ip.IsValid(len(packet)) && ip.TransportProtocol() == header.TCPProtocolNumber {
+		if ip := header.IPv6(packet); ip.IsValid(len(packet)) && ip.NextHeader() == uint8(header.TCPProtocolNumber) {
 			return header.TCP(ip.Payload())
 		}
 	}
