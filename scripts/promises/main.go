@@ -197,17 +197,17 @@ func rewrite(text []byte, name string, got *measured) ([]byte, error) {
 		ours, bounds, holds := false, false, true
 		line = source.ReplaceAllStringFunc(line, func(s string) string {
 			m := source.FindStringSubmatch(s)
-			comment, value := s[:len(s)-len(m[6])], m[6]
+			comment, value, exact := s[:len(s)-len(m[6])], m[6], m[6]
 			if m[1] == name {
 				v, ok := got.values[m[2]+" "+m[3]]
 				if !ok {
 					missing = cmp.Or(missing, fmt.Errorf("%s:%d: bench/%s did not measure %s of Benchmark%s", page, n+1, name, m[3], m[2]))
 				}
-				ours, value = true, number(v)
+				ours, value, exact = true, number(v), strconv.FormatFloat(v, 'f', -1, 64)
 			}
 			if m[4] != "" {
 				bounds = true
-				holds = holds && within(value, m[4], m[5])
+				holds = holds && within(exact, m[4], m[5])
 			}
 			return comment + value
 		})
