@@ -110,6 +110,10 @@ func FuzzSFTPStream(f *testing.F) {
 			}
 			want = append(want, packet...)
 		}
+		var passed bytes.Buffer
+		if n, err := (wholeRequests{iotest.HalfReader(bytes.NewReader(sent))}).WriteTo(&passed); err != nil || int(n) != len(sent) || !bytes.Equal(passed.Bytes(), sent) {
+			t.Fatalf("of %q the process gets %q (%d), %v", sent, passed.Bytes(), n, err)
+		}
 		var out written
 		s := newSFTPStream(iotest.HalfReader(bytes.NewReader(sent)), &out)
 		var got []byte
