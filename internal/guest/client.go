@@ -56,7 +56,8 @@ func NewClient(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) 
 	}
 	sshConfig := &ssh.ClientConfig{
 		Config: ssh.Config{
-			KeyExchanges:   []string{ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519},
+			// Not the one that withstands quantum computers: the channel never leaves this computer, and an emulated guest signs in 25 ms sooner.
+			KeyExchanges:   []string{ssh.KeyExchangeCurve25519},
 			RekeyThreshold: channel.NeverRekey,
 			Ciphers:        ciphers,
 		},

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,19 +49,17 @@ func newChildren(init bool) *children {
 }
 
 // start starts a process. Its wait status arrives on the channel.
-func (c *children) start(path string, argv []string, attr *os.ProcAttr) (pid int, status <-chan unix.WaitStatus, err error) {
+func (c *children) start(path string, argv []string, attr *syscall.ProcAttr) (pid int, status <-chan unix.WaitStatus, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.oom != nil {
 		c.oom.WriteString(commandOOMScore)
 		defer c.oom.WriteString(agentOOMScore)
 	}
-	p, err := os.StartProcess(path, argv, attr)
-	if err != nil {
+	// Not os.StartProcess: before its first process it starts one to see what the kernel can do.
+	if pid, err = syscall.ForkExec(path, argv, attr); err != nil {
 		return 0, nil, err
 	}
-	pid = p.Pid
-	p.Release()
 	ch := make(chan unix.WaitStatus, 1)
 	if c.init {
 		c.waiting[pid] = ch

@@ -196,10 +196,23 @@ func checkExecutable(file string) error {
 
 // attr is how the process of p starts: a session of its own with files as its standard streams; terminal says that they
 // are its controlling terminal.
-func (p *plan) attr(files []*os.File, terminal bool) *os.ProcAttr {
+func (p *plan) attr(files []*os.File, terminal bool) *syscall.ProcAttr {
 	sys := &syscall.SysProcAttr{Setsid: true, Setctty: terminal}
 	if os.Getuid() == 0 {
 		sys.Credential = &syscall.Credential{Uid: p.acct.UID, Gid: p.acct.GID, Groups: p.acct.Groups}
 	}
-	return &os.ProcAttr{Dir: p.dir, Env: p.env, Files: files, Sys: sys}
+	return &syscall.ProcAttr{Dir: p.dir, Env: p.env, Files: descriptors(files...), Sys: sys}
+}
+
+// systemAttr is how a program of the system starts that the agent itself asks, without input.
+func systemAttr(stdout, stderr *os.File) *syscall.ProcAttr {
+	return &syscall.ProcAttr{Dir: "/", Env: []string{"PATH=" + defaultPath}, Files: descriptors(nil, stdout, stderr), Sys: &syscall.SysProcAttr{Setsid: true}}
+}
+
+// descriptors are those of files; nil is one that the process has closed.
+func descriptors(files ...*os.File) (fds []uintptr) {
+	for _, f := range files {
+		fds = append(fds, f.Fd())
+	}
+	return fds
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"banger"
@@ -14,7 +13,7 @@ import (
 
 // setZone gives a guest its host's time zone when the image has none, or UTC: an image that has chosen keeps it.
 func (s settings) setZone(locale banger.Locale) error {
-	if locale.TimeZone == "" || !filepath.IsLocal(locale.TimeZone) || !bytes.HasPrefix(locale.ZoneData, []byte("TZif")) {
+	if locale.TimeZone == "" || isUTC(locale.ZoneData) || !filepath.IsLocal(locale.TimeZone) || !bytes.HasPrefix(locale.ZoneData, []byte("TZif")) {
 		return nil
 	}
 	now, err := os.ReadFile(s.localtime)
@@ -41,16 +40,18 @@ func (s settings) setZone(locale banger.Locale) error {
 // isUTC tells by the rule at the end of a file in the format of tzfile(5).
 func isUTC(zone []byte) bool { return bytes.HasSuffix(zone, []byte("\nUTC0\n")) }
 
-// language matches what LANG may be, apart from C and POSIX.
-var language = regexp.MustCompile(`^([a-z]{2,3}_[A-Z]{2})\.([A-Za-z0-9-]{1,20})(@[a-z]{1,20})?$`)
-
-// knowsLanguage tells whether the C library below root has the data of a locale: without them programs complain about it.
+// knowsLanguage tells whether the C library below root has the data of a locale, a language with its country ("de_DE.UTF-8", "ca_ES.UTF-8@valencia"):
+// without them programs complain about it.
 func knowsLanguage(root, lang string) bool {
-	m := language.FindStringSubmatch(lang)
-	if m == nil {
+	name, rest, dotted := strings.Cut(lang, ".")
+	if !dotted || !strings.Contains(name, "_") || strings.ContainsAny(lang, "/\x00") {
 		return false
 	}
-	compiled := m[1] + "." + strings.ReplaceAll(strings.ToLower(m[2]), "-", "") + m[3] // as glibc names it
+	codeset, modifier, modified := strings.Cut(rest, "@")
+	if modified {
+		modifier = "@" + modifier
+	}
+	compiled := name + "." + strings.ReplaceAll(strings.ToLower(codeset), "-", "") + modifier // as glibc names it
 	for _, name := range []string{lang, compiled} {
 		if _, err := os.Stat(filepath.Join(root, "usr/lib/locale", name, "LC_CTYPE")); err == nil {
 			return true

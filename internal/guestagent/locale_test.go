@@ -27,6 +27,7 @@ func TestSetZone(t *testing.T) {
 		{"the image knows the zone", map[string]string{"localtime": utcZone, "zoneinfo/Europe/Berlin": "TZif of the image"}, "Europe/Berlin", berlinZone, "TZif of the image", ""},
 		{"the image has chosen", map[string]string{"localtime": "TZif2\nEST5\n", "timezone": "EST\n"}, "Europe/Berlin", berlinZone, "TZif2\nEST5\n", "EST\n"},
 		{"a way out", map[string]string{"localtime": utcZone}, "../x", berlinZone, utcZone, ""},
+		{"the host has UTC", map[string]string{"localtime": utcZone, "timezone": "Etc/UTC\n"}, "UTC", utcZone, utcZone, "Etc/UTC\n"},
 		{"no zone data", map[string]string{"localtime": utcZone}, "Europe/Berlin", "text", utcZone, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -47,8 +48,8 @@ func TestSetZone(t *testing.T) {
 }
 
 func TestKnowsLanguage(t *testing.T) {
-	dir := files(t, map[string]string{"usr/lib/locale/fr_FR.utf8/LC_CTYPE": "", "usr/lib/locale/locale-archive": "head\x00de_DE.utf8\x00tail"})
-	for lang, want := range map[string]bool{"fr_FR.UTF-8": true, "de_DE.UTF-8": true, "es_ES.UTF-8": false, "C.UTF-8": false, "../../x": false, "": false} {
+	dir := files(t, map[string]string{"usr/lib/locale/fr_FR.utf8/LC_CTYPE": "", "usr/lib/locale/ca_ES.utf8@valencia/LC_CTYPE": "", "usr/lib/locale/locale-archive": "head\x00de_DE.utf8\x00tail"})
+	for lang, want := range map[string]bool{"fr_FR.UTF-8": true, "de_DE.UTF-8": true, "es_ES.UTF-8": false, "ca_ES.UTF-8@valencia": true, "fr_FR": false, "C.UTF-8": false, "../../x": false, "": false} {
 		if got := knowsLanguage(dir, lang); got != want {
 			t.Errorf("knowsLanguage(%q) = %v", lang, got)
 		}

@@ -3,7 +3,6 @@ package guestagent
 import (
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,14 +35,12 @@ func (a *agent) end(reboot bool, grace time.Duration) {
 
 // askInit has the image's own init power off in its order.
 func (a *agent) askInit() error {
-	env := []string{"PATH=" + defaultPath}
 	var last error
 	for _, argv := range [][]string{{"systemctl", "poweroff", "--no-wall"}, {"poweroff"}} {
 		path, err := lookPath(argv[0], defaultPath, "/")
 		if err == nil {
 			var status <-chan unix.WaitStatus
-			_, status, err = a.server.children.start(path, argv, &os.ProcAttr{Dir: "/", Env: env,
-				Files: []*os.File{nil, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
+			_, status, err = a.server.children.start(path, argv, systemAttr(os.Stdout, os.Stderr))
 			if err == nil {
 				if ws := <-status; ws.ExitStatus() != 0 {
 					err = fmt.Errorf("%s: exit status %d", argv[0], ws.ExitStatus())

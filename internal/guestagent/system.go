@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,8 +70,7 @@ func (a *agent) ask(patience time.Duration, path string, args ...string) string 
 		return ""
 	}
 	defer r.Close()
-	pid, _, err := a.server.children.start(path, append([]string{path}, args...), &os.ProcAttr{Dir: "/",
-		Env: []string{"PATH=" + defaultPath}, Files: []*os.File{nil, w, nil}, Sys: &syscall.SysProcAttr{Setsid: true}})
+	pid, _, err := a.server.children.start(path, append([]string{path}, args...), systemAttr(w, nil))
 	w.Close()
 	if err != nil {
 		return ""
