@@ -1,7 +1,6 @@
 package guestagent
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -77,14 +76,22 @@ func readAccounts(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxAccounts))
-	return string(b), err
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	b := make([]byte, min(info.Size(), maxAccounts))
+	n, err := io.ReadFull(f, b)
+	if err == io.ErrUnexpectedEOF || err == io.EOF { // it has become shorter
+		err = nil
+	}
+	return string(b[:n]), err
 }
 
 // searchPasswd gives the entry of that name, or else the first that other accepts.
 func searchPasswd(passwd, name string, other func(account) bool) (found account, ok bool) {
-	for s := bufio.NewScanner(strings.NewReader(passwd)); s.Scan(); {
-		entry, valid := parsePasswd(s.Text())
+	for line := range strings.Lines(passwd) {
+		entry, valid := parsePasswd(strings.TrimRight(line, "\r\n"))
 		if !valid {
 			continue
 		}
@@ -122,8 +129,11 @@ func memberships(groups, name string) (gids []uint32) {
 	if name == "" {
 		return nil
 	}
-	for s := bufio.NewScanner(strings.NewReader(groups)); s.Scan(); {
-		f := strings.Split(s.Text(), ":")
+	for line := range strings.Lines(groups) {
+		if !strings.Contains(line, name) {
+			continue
+		}
+		f := strings.Split(strings.TrimRight(line, "\r\n"), ":")
 		if len(f) != 4 {
 			continue
 		}

@@ -17,7 +17,8 @@ const (
 	outputGrace = 2 * time.Second // for background processes that hold the output after the command's end
 	hangupGrace = 2 * time.Second // between SIGHUP and SIGKILL when the client is gone
 	lastOutput  = 1 << 20         // bytes: the most that a pipe holds
-	endOfFile   = 4               // ^D: what a terminal takes for the end of input
+	copySize    = 32 << 10
+	endOfFile   = 4 // ^D: what a terminal takes for the end of input
 )
 
 // process is a started command with its streams.
@@ -118,8 +119,13 @@ func (p *process) run(stdin io.Reader, stdout, stderr io.Writer) banger.ExecResu
 	return resultOf(ws)
 }
 
+// buffers of streams, *[copySize]byte: new ones are the most that a short command would cost the agent.
+var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
 func (p *process) feed(stdin io.Reader) {
-	_, err := io.Copy(p.stdin, stdin)
+	buf := buffers.Get().(*[copySize]byte)
+	defer buffers.Put(buf)
+	_, err := io.CopyBuffer(struct{ io.Writer }{p.stdin}, stdin, buf[:])
 	switch {
 	case p.term == nil:
 		p.stdin.Close()
@@ -131,9 +137,10 @@ func (p *process) feed(stdin io.Reader) {
 // copyOutput copies until the end of r. After the process's end a deadline ends the wait for others that hold the write
 // end, but not before what r holds then has been read: a slow client gets everything.
 func (p *process) copyOutput(w io.Writer, r *os.File) {
-	buf := make([]byte, 32<<10)
+	buf := buffers.Get().(*[copySize]byte)
+	defer buffers.Put(buf)
 	step := func() (n int, err error) {
-		n, err = r.Read(buf)
+		n, err = r.Read(buf[:])
 		if _, werr := w.Write(buf[:n]); werr != nil {
 			w = io.Discard
 		}
