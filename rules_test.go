@@ -182,6 +182,7 @@ var largePackages = map[string]string{
 	"internal/kernel":     "packages, kernel images, modules and their indexes of every Linux distribution",
 	"internal/lifecycle":  "the order of all steps and their undo",
 	"internal/transfer":   "both ends of one stream: copies, parts of trees, synced files, and the places where they land",
+	"internal/testenv":    "what tests of every package share: users, worlds, oracles, servers, hostile repositories",
 	"internal/twoway":     "both ends of one conversation, and the tree that each watches, compares and writes",
 	"internal/workspace":  "the way in, the way back and the formats of git that both read and write",
 }

@@ -18,7 +18,7 @@ import (
 )
 
 func TestBuffer(t *testing.T) {
-	a, b := pair(t)
+	a, b := testenv.SocketPair(t)
 	w := Buffer(a)
 	data := bytes.Repeat([]byte("x"), 4<<20) // far more than the pair holds
 	for range 4 {
@@ -162,7 +162,7 @@ func sshPair(t *testing.T) ssh.Conn {
 	}
 	cfg := &ssh.ServerConfig{NoClientAuth: true}
 	cfg.AddHostKey(signer)
-	hostEnd, guestEnd := pair(t)
+	hostEnd, guestEnd := testenv.SocketPair(t)
 	h, g := greet(t, hostEnd, guestEnd)
 	go g.Serve(func(uint32) Handler {
 		return func(conn net.Conn) {

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -24,26 +23,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"banger"
+	"banger/internal/testenv"
 )
-
-// pair gives the two ends of a byte stream with a buffer, as a virtio-serial port has one.
-func pair(t testing.TB) (host, guest net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if conns[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		t.Cleanup(func() { conns[i].Close() })
-	}
-	return conns[0], conns[1]
-}
 
 func greet(t testing.TB, host, guest io.ReadWriteCloser) (h, g *Session) {
 	t.Helper()
@@ -72,7 +53,7 @@ func onPort(want uint32, h Handler) func(uint32) Handler {
 }
 
 func TestSession(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	h, g := greet(t, host, guest)
 	go g.Serve(onPort(7, echo))
 	conn, err := h.Open(t.Context(), 7)
@@ -148,7 +129,7 @@ func TestTakeOver(t *testing.T) {
 		{"garbage", []byte("\xb4bang\xb4banger?")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			host, guest := pair(t)
+			host, guest := testenv.SocketPair(t)
 			sessions := make(chan *Session)
 			go func() {
 				defer close(sessions)
@@ -187,7 +168,7 @@ func TestTakeOver(t *testing.T) {
 
 // What the host wrote before the guest opened its port may be lost; the guest's first answers may come late.
 func TestHelloSurvivesLoss(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	lost := make(chan error, 1)
 	go func() {
 		_, err := io.ReadFull(guest, make([]byte, helloSize+3))
@@ -211,7 +192,7 @@ func TestHelloSurvivesLoss(t *testing.T) {
 }
 
 func TestHelloIgnoresOldAnswers(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	for _, kind := range []byte{kindAnswer, kindWelcome} {
 		guest.Write(helloFrame{kind, ProtocolVersion + 1, 12345}.encode())
 	}
@@ -250,7 +231,7 @@ func TestWelcomeCountsForTheLastGo(t *testing.T) {
 
 // A guest that has left its session writes one byte and waits.
 func TestOneByteEndsASession(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	h, _ := greet(t, host, lasting{guest})
 	guest.Write([]byte{'\n'})
 	<-h.Done()
@@ -258,7 +239,7 @@ func TestOneByteEndsASession(t *testing.T) {
 
 func TestHelloVersion(t *testing.T) {
 	t.Run("host refuses", func(t *testing.T) {
-		host, guest := pair(t)
+		host, guest := testenv.SocketPair(t)
 		go func() {
 			f, err := (&helloReader{r: bufio.NewReader(guest)}).next()
 			if err != nil {
@@ -270,7 +251,7 @@ func TestHelloVersion(t *testing.T) {
 		checkVersions(t, err, VersionError{Host: ProtocolVersion, Guest: 9})
 	})
 	t.Run("guest refuses", func(t *testing.T) {
-		host, guest := pair(t)
+		host, guest := testenv.SocketPair(t)
 		host.Write(helloFrame{kindHello, 9, 1}.encode())
 		_, err := Guest(guest)
 		checkVersions(t, err, VersionError{Host: 9, Guest: ProtocolVersion})
@@ -289,7 +270,7 @@ func checkVersions(t *testing.T, err error, want VersionError) {
 }
 
 func TestHostEndsWithContext(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		io.ReadFull(guest, make([]byte, helloSize))
@@ -304,7 +285,7 @@ func TestHostEndsWithContext(t *testing.T) {
 }
 
 func TestTooManyStreams(t *testing.T) {
-	host, guest := pair(t)
+	host, guest := testenv.SocketPair(t)
 	h, g := greet(t, host, guest)
 	ended := make(chan error, 1)
 	go func() { ended <- g.Serve(onPort(7, echo)) }()
@@ -330,7 +311,7 @@ func world(t *testing.T) (guestSock string, server *Server, guest *Session) {
 	t.Helper()
 	dir := t.TempDir()
 	guestSock = filepath.Join(dir, "guest.sock")
-	hostEnd, guestEnd := pair(t)
+	hostEnd, guestEnd := testenv.SocketPair(t)
 	server, err := Serve(hostEnd, guestSock)
 	if err != nil {
 		t.Fatal(err)
@@ -479,9 +460,9 @@ func TestRequestPortAnswers(t *testing.T) {
 		{"", false},
 		{strings.Repeat("x", 1000), false},
 	} {
-		host, guest := pair(t)
+		host, guest := testenv.SocketPair(t)
 		guest.Write([]byte(tc.answer))
-		guest.(*net.UnixConn).CloseWrite()
+		guest.CloseWrite()
 		if err := requestPort(host, 22); (err == nil) != tc.ok {
 			t.Errorf("answer %q: %v, want ok %v", tc.answer, err, tc.ok)
 		}

@@ -36,7 +36,7 @@ func newRawGuest(t testing.TB, policy string) *rawGuest {
 	}
 	g := &rawGuest{&guest{t: t, ended: make(chan error, 1), more: make(chan struct{})}}
 	g.net = New(Config{Policy: p, Log: g.record, Servers: worldServers})
-	ours, theirs := socketPair(t)
+	ours, theirs := testenv.SocketPair(t)
 	g.wire = ours
 	go func() { g.ended <- g.net.Serve(theirs) }()
 	t.Cleanup(func() {
@@ -402,7 +402,7 @@ func TestBadWire(t *testing.T) {
 		{"nothing", "", false}, {"half a length", "\x00\x00", true}, {"half a frame", "\x00\x00\x00\x20half", true},
 		{"a huge frame", "\xff\xff\xff\xff", true}, {"short frames", "\x00\x00\x00\x01x\x00\x00\x00\x00", false},
 	} {
-		a, b := socketPair(t)
+		a, b := testenv.SocketPair(t)
 		s := New(Config{})
 		ended := make(chan error, 1)
 		go func() { ended <- s.Serve(b) }()

@@ -8,12 +8,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +29,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"banger"
+	"banger/internal/testenv"
 )
 
 // patience is far more than anything takes here.
@@ -70,7 +69,7 @@ func newGuest(t testing.TB, policy string) *guest {
 // plug connects a card to the Stack.
 func (g *guest) plug() {
 	g.t.Helper()
-	ours, theirs := socketPair(g.t)
+	ours, theirs := testenv.SocketPair(g.t)
 	g.wire = ours
 	go func() { g.ended <- g.net.Serve(theirs) }()
 	g.ip = guestStack(g.t, ours, func(frame []byte) bool {
@@ -91,27 +90,6 @@ func (g *guest) eventually(what string, holds func() bool) {
 			g.t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
-}
-
-// socketPair is two ends of a stream, as QEMU and we have them.
-func socketPair(t testing.TB) (a, b net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fileConn(t, fds[0]), fileConn(t, fds[1])
-}
-
-func fileConn(t testing.TB, fd int) net.Conn {
-	t.Helper()
-	f := os.NewFile(uintptr(fd), "wire")
-	defer f.Close()
-	conn, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn
 }
 
 func guestStack(t testing.TB, wire net.Conn, loses func([]byte) bool) *stack.Stack {

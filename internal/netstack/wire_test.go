@@ -9,11 +9,13 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"banger/internal/testenv"
 )
 
 func newTestWire(t *testing.T) (*wire, net.Conn) {
 	t.Helper()
-	far, near := socketPair(t)
+	far, near := testenv.SocketPair(t)
 	w, err := newWire(near)
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +119,7 @@ func descriptors(t *testing.T) int {
 
 // TestSocketIsFull holds that a small write to a connection that takes no more waits and loses nothing.
 func TestSocketIsFull(t *testing.T) {
-	near, far := socketPair(t)
+	near, far := testenv.SocketPair(t)
 	defer near.Close()
 	far.SetDeadline(time.Now().Add(patience))
 	s := newSocket(near)

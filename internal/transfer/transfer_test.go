@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,21 +41,9 @@ func guest(t *testing.T) func() Conn {
 		},
 	}
 	return func() Conn {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var ends [2]net.Conn
-		for i, fd := range pair {
-			file := os.NewFile(uintptr(fd), "pair")
-			if ends[i], err = net.FileConn(file); err != nil {
-				t.Fatal(err)
-			}
-			file.Close()
-		}
-		go server.Serve(ends[1])
-		t.Cleanup(func() { ends[0].Close() })
-		return ends[0].(Conn)
+		ours, theirs := testenv.SocketPair(t)
+		go server.Serve(theirs)
+		return ours
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/testenv"
 	"banger/internal/transfer"
 	"banger/internal/tree"
 )
@@ -38,7 +39,7 @@ func mortal(t *testing.T, steps *int) Guest {
 		if *steps < 0 {
 			return net.ErrClosed
 		}
-		host, agent := connected(t)
+		host, agent := testenv.SocketPair(t)
 		done := make(chan bool)
 		go func() { server.Serve(agent); close(done) }()
 		err := do(&dying{host, steps})

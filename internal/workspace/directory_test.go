@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/testenv"
 	"banger/internal/transfer"
 	"banger/internal/tree"
 )
@@ -24,7 +25,7 @@ func bringing(t *testing.T) Guest {
 	t.Helper()
 	g := running(t, nil)
 	g.Bring = func(ctx context.Context, put transfer.Put, src tree.Source) error {
-		host, agent := connected(t)
+		host, agent := testenv.SocketPair(t)
 		go server.Serve(agent)
 		_, err := transfer.Bring(ctx, host, put, src)
 		return err

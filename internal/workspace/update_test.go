@@ -14,9 +14,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"banger"
+	"banger/internal/testenv"
 	"banger/internal/transfer"
 	"banger/internal/tree"
 )
@@ -27,7 +26,7 @@ func running(t *testing.T, limit *int) Guest {
 	t.Helper()
 	guest := local(nil)
 	guest.Change = func(ctx context.Context, change transfer.Change, steps []transfer.Step, src tree.Source) error {
-		host, agent := connected(t)
+		host, agent := testenv.SocketPair(t)
 		done := make(chan bool)
 		go func() { server.Serve(agent); close(done) }()
 		var conn transfer.Conn = host
@@ -44,25 +43,6 @@ func running(t *testing.T, limit *int) Guest {
 var server = transfer.Server{Owner: func() (transfer.Owner, error) {
 	return transfer.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, nil
 }, Enter: func(uint64) bool { return false }}
-
-func connected(t *testing.T) (a, b *net.UnixConn) {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]*net.UnixConn
-	for i, fd := range pair {
-		file := os.NewFile(uintptr(fd), "pair")
-		conn, err := net.FileConn(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file.Close()
-		ends[i] = conn.(*net.UnixConn)
-	}
-	return ends[0], ends[1]
-}
 
 // cutting lets so many bytes pass, then it ends the connection.
 type cutting struct {
@@ -497,7 +477,7 @@ func TestUpdateSubmodule(t *testing.T) {
 	// The agent of the test does not bring; what a new submodule needs afterwards comes by the same door.
 	g := running(t, nil)
 	g.Bring = func(ctx context.Context, put transfer.Put, src tree.Source) error {
-		hostEnd, agent := connected(t)
+		hostEnd, agent := testenv.SocketPair(t)
 		go server.Serve(agent)
 		_, err := transfer.Bring(ctx, hostEnd, put, src)
 		return err
