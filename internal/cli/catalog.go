@@ -73,7 +73,7 @@ func (a *app) catalogSign() *cobra.Command {
 	var p publishFlags
 	var images, kernels []string
 	cmd := &cobra.Command{
-		Use: "sign DIR --key FILE", Short: "sign a catalog anew, with a new date of expiry",
+		Use: "sign [flags] DIR --key FILE", Short: "sign a catalog anew, with a new date of expiry",
 		Example: `  banger catalog sign ./catalog --key signing.pem --expires 30d
   banger catalog sign ./catalog --key signing.pem --without-image old     to withdraw it
   banger catalog sign ./catalog --key old.pem --key new.pem     to change keys`,

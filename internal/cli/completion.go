@@ -26,6 +26,7 @@ VMs, images and kernels. A package of banger has it installed already.`
 	cmd.Example = "  source <(banger completion bash)\n\nHow it stays: \"banger completion bash --help\"."
 	cmd.Args, cmd.RunE = cobra.ArbitraryArgs, showOrRefuse
 	for _, sub := range cmd.Commands() {
+		sub.Use = sub.Name() + " [flags]"
 		sub.Short, sub.Long, sub.Example = "the script for "+sub.Name(), "", completionSetup[sub.Name()]
 		if sub.Name() == "bash" {
 			sub.Long = "It needs the package bash-completion. A new shell has it."

@@ -50,7 +50,7 @@ func (a *app) daemonStatus() *cobra.Command {
 func (a *app) daemonStop() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "stop", Short: "end the daemon; VMs and the commands in them go on", Args: noArgs,
+		Use: "stop [flags]", Short: "end the daemon; VMs and the commands in them go on", Args: noArgs,
 		Long: `It refuses while operations run (see: banger ops list). With --force those get a moment, then what they make is undone; a start or a
 stop of a VM that is cut off so is finished by the next daemon.`,
 		Example: "  banger daemon stop\n  banger daemon stop --force",

@@ -19,7 +19,7 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	var fix bool
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "look for what is wrong with this computer and with banger's files, and say what to do", Args: noArgs,
+		Use: "doctor [flags]", Short: "look for what is wrong with this computer and with banger's files, and say what to do", Args: noArgs,
 		Long: `It looks at the computer (system, processor, QEMU, KVM, confinement, programs, free space, limits, clock), the state directory, the
 database, the disk of each machine, images, kernels, leftovers, processes and the configuration, and whether names of machines resolve here
 and ssh finds them. PASS is in order, WARN works but not as well or not for long, FAIL does not; and the line below says the next step. What commands

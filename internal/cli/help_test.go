@@ -25,6 +25,11 @@ func TestEveryCommandHasHelp(t *testing.T) {
 		case strings.HasSuffix(cmd.Short, ".") || strings.Contains(cmd.Short, "\n"):
 			t.Errorf("%s: Short %q, want one line without a full stop", cmd.CommandPath(), cmd.Short)
 		}
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" && f.Name != "format" && !f.Hidden && cmd.HasParent() && !strings.Contains(cmd.Use, "[flags]") && !strings.Contains(cmd.Use, "--"+f.Name) {
+				t.Errorf("%s: usage %q does not tell of --%s: want [flags]", cmd.CommandPath(), cmd.Use, f.Name)
+			}
+		})
 		if !strings.Contains(cmd.Example, "banger ") {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}

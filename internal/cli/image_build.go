@@ -21,7 +21,7 @@ func (a *app) imageBuild() *cobra.Command {
 	var file string
 	var detach bool
 	cmd := &cobra.Command{
-		Use: "build NAME", Short: "make an image from the packages of a distribution",
+		Use: "build [flags] NAME", Short: "make an image from the packages of a distribution",
 		Long: `mmdebstrap makes the image from Debian's or Ubuntu's packages, without root. A NAME alone is that of one of banger's own images
 (debian-bookworm, debian-bookworm-slim): it is made anew from the packages of today. Machines on the old one keep it.
 

@@ -21,7 +21,7 @@ import (
 func (a *app) imageExport() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "export IMAGE OUT", Short: "write an image's root file system as a tar",
+		Use: "export [flags] IMAGE OUT", Short: "write an image's root file system as a tar",
 		Long: `OUT is a file, compressed when its name ends in .tar.gz or .tar.zst, or "-" for standard output. The tar has owners, modes, times,
 extended attributes, devices and hard links; sockets, which tar does not know, are left out. What "banger image import" makes of
 it has the same files. A file that is there is replaced with --force only, and only by a whole one.`,

@@ -19,7 +19,7 @@ func (a *app) imageImport() *cobra.Command {
 	var rootfs, workSeed string
 	var detach bool
 	cmd := &cobra.Command{
-		Use: "import FILE|DIR|-|--rootfs FILE", Short: "make an image of what lies on this computer",
+		Use: "import [flags] FILE|DIR|-|--rootfs FILE", Short: "make an image of what lies on this computer",
 		Long: `What is imported is an OCI layout (a directory or an archive), an archive of "docker save", a tar of a root file system, a
 directory with one, or an ext4 image that was unmounted. Archives and tars may be compressed with gzip, xz, zstd or bzip2; "-" is
 standard input. All of it is copied; "banger image register" uses an ext4 image where it lies.

@@ -9,7 +9,7 @@ import (
 func (a *app) imageList() *cobra.Command {
 	var available bool
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "list the images that are ready", Args: noArgs,
+		Use: "list [flags]", Aliases: []string{"ls"}, Short: "list the images that are ready", Args: noArgs,
 		Example: "  banger image list\n  banger image list --available     what the configured catalog has\n  banger image list --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial(cmd.Context())

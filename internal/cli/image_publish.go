@@ -13,7 +13,7 @@ import (
 func (a *app) imagePublish() *cobra.Command {
 	var p publishFlags
 	cmd := &cobra.Command{
-		Use: "publish IMAGE... --to DIR --key FILE", Short: "put images into a signed catalog",
+		Use: "publish [flags] IMAGE... --to DIR --key FILE", Short: "put images into a signed catalog",
 		Long: `Each image becomes a bundle in DIR, and the index there names it from then on; then the index is signed. Serve DIR with any web
 server; who has its URL and your public key in the configuration gets the image by "banger image pull".`,
 		Example: `  banger catalog keygen signing.pem

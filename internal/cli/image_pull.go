@@ -11,7 +11,7 @@ func (a *app) imagePull() *cobra.Command {
 	var req api.PullRequest
 	var detach bool
 	cmd := &cobra.Command{
-		Use: "pull REF", Short: "make an image of what the catalog or a registry has",
+		Use: "pull [flags] REF", Short: "make an image of what the catalog or a registry has",
 		Long: `A plain name is looked for in the configured catalog first (see: banger image list --available). Else REF is what "docker pull" takes.
 The image for linux/amd64 is taken, and boots as it is: nothing is installed in it. Private registries take the credentials of
 "docker login" or "podman login", also those of a credential helper.`,

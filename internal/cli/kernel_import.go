@@ -12,7 +12,7 @@ func (a *app) kernelImport() *cobra.Command {
 	var dir string
 	var host, detach bool
 	cmd := &cobra.Command{
-		Use: "import NAME --deb FILE | --from DIR | --host", Short: "make a kernel of what lies on this computer",
+		Use: "import [flags] NAME --deb FILE | --from DIR | --host", Short: "make a kernel of what lies on this computer",
 		Long: `A kernel comes from one of three:
 
   --deb   a kernel package of Debian or Ubuntu. Where the modules are in packages of their own, give all of them.

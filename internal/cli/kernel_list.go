@@ -13,7 +13,7 @@ import (
 func (a *app) kernelList() *cobra.Command {
 	var available bool
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "list the kernels that are ready", Args: noArgs,
+		Use: "list [flags]", Aliases: []string{"ls"}, Short: "list the kernels that are ready", Args: noArgs,
 		Example: "  banger kernel list\n  banger kernel list --available",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dial(cmd.Context())

@@ -11,7 +11,7 @@ import (
 func (a *app) kernelPublish() *cobra.Command {
 	var p publishFlags
 	cmd := &cobra.Command{
-		Use: "publish KERNEL... --to DIR --key FILE", Short: "put kernels into a signed catalog",
+		Use: "publish [flags] KERNEL... --to DIR --key FILE", Short: "put kernels into a signed catalog",
 		Long: `Each kernel becomes a bundle in DIR, and the index there names it from then on; then the index is signed. Images in the same catalog
 that name the kernel bring it with them.`,
 		Example: `  banger kernel publish mine --to ./catalog --key signing.pem

@@ -14,7 +14,7 @@ import (
 func (a *app) kernelPull() *cobra.Command {
 	var detach bool
 	cmd := &cobra.Command{
-		Use: "pull KERNEL", Short: "fetch a kernel that can be had by its name",
+		Use: "pull [flags] KERNEL", Short: "fetch a kernel that can be had by its name",
 		Long: `The default kernel, debian-cloud, is Debian's for virtual machines. Where there is apt, apt gets its package; elsewhere banger reads
 Debian's archive itself and checks its signature. The configuration can name a mirror, a proxy and the keys of another archive.
 A configured catalog is looked in first. A kernel that is already there is left as it is.`,

@@ -14,7 +14,7 @@ import (
 func (a *app) vmStop() *cobra.Command {
 	var timeout stopTimeout
 	cmd := &cobra.Command{
-		Use: "stop VM...", Short: "stop VMs; their disks stay", Args: someVMs,
+		Use: "stop [flags] VM...", Short: "stop VMs; their disks stay", Args: someVMs,
 		Long:              "The guest is asked to write everything to its disk and to power off. One that has not done so in time is switched off.",
 		Example:           "  banger vm stop devbox\n  banger vm stop --timeout 2m devbox webbox",
 		ValidArgsFunction: a.completeVMs(0, banger.StateRunning, banger.StateStarting, banger.StateError),
