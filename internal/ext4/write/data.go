@@ -15,7 +15,7 @@ import (
 const (
 	// At most so much is written at once: consecutive small files become one write. The buffer begins smaller, so that a
 	// small disk costs no large one; then there are two, and one is written while the other is filled.
-	firstBuffer, maxBuffer = 256 << 10, 2 << 20
+	firstBuffer, maxBuffer = 256 << 10, 1 << 20
 	// readSize is the least room in the buffer that is worth reading a large file into.
 	readSize = 256 << 10
 	// minHole is how many zero blocks in a row become a hole within a file; a file of zeros is a hole whatever its size.
