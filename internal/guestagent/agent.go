@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +38,6 @@ func newAgent(times *clock, init bool) *agent {
 
 // run serves host after host on the channel's port.
 func (a *agent) run() error {
-	spareProcessor()
 	if a.init {
 		go a.handleSignals()
 	} else {
@@ -62,11 +60,6 @@ func (a *agent) run() error {
 		a.serve(session)
 	}
 }
-
-// spareProcessor gives Go more than one processor. With one, it takes it away from every system call that lasts longer than 20 µs and gives it
-// back afterwards, by another thread; with one to spare, from those of 10 ms. In a guest of one CPU that copies many files this is half of all
-// switches between threads.
-func spareProcessor() { runtime.GOMAXPROCS(max(2, runtime.NumCPU())) }
 
 // serve runs one session until the host leaves or another takes over.
 func (a *agent) serve(session *channel.Session) {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +29,32 @@ func (s *Server) ServeFiles(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, BringUpToDate: s.bringUpToDate, Watch: watchFiles}.Serve(conn)
+	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, Writing: s.spare.take, BringUpToDate: s.bringUpToDate, Watch: watchFiles}.Serve(conn)
+}
+
+// spare gives Go a second processor in a guest of one CPU while files are written. With one, it takes it away from every system call that lasts
+// longer than 20 µs and gives it back afterwards, by another thread; with one to spare, from those of 10 ms: many files take 0.6 of the time.
+// Streams of large pieces pass from goroutine to goroutine, which two processors do by waking each other's thread: they take 1.3 times as long.
+type spare struct {
+	mu    sync.Mutex
+	users int
+}
+
+func (s *spare) take() (giveBack func()) {
+	s.add(1)
+	return func() { s.add(-1) }
+}
+
+func (s *spare) add(n int) {
+	if runtime.NumCPU() > 1 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users += n
+	if want := min(1+s.users, 2); want != runtime.GOMAXPROCS(0) {
+		runtime.GOMAXPROCS(want)
+	}
 }
 
 // watchFiles keeps a directory like one of the host.

@@ -65,6 +65,7 @@ type Server struct {
 	listeners listeners
 
 	transfers chan struct{}
+	spare     spare
 	syncing   sync.Mutex
 
 	mu       sync.Mutex

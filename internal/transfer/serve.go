@@ -22,6 +22,8 @@ type Server struct {
 	Enter func(dev uint64) bool
 	// Sync makes what comes durable before it is answered.
 	Sync bool
+	// Writing is called before many files may be written, and what it gives when they are. Optional.
+	Writing func() (done func())
 	// BringUpToDate does what a Sync asks for. Optional: it is refused.
 	BringUpToDate func(src tree.Source) (Synced, error)
 	// Watch serves a directory until the connection ends, once begin has been called. Files that are new belong to owner.
@@ -139,12 +141,20 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	if err := writeLine(conn, Answer{}); err != nil {
 		return err
 	}
+	defer s.writing()()
 	stream := &streamReader{r: r}
 	report, err := Write(context.Background(), place, req.Origin, ended(stream, req.Origin), Options{Owner: &owner, Archive: req.Archive, Sync: s.Sync})
 	if err != nil {
 		return err
 	}
 	return writeLine(conn, Answer{Report: &report})
+}
+
+func (s Server) writing() (done func()) {
+	if s.Writing == nil {
+		return func() {}
+	}
+	return s.Writing()
 }
 
 // watch fails only before the answer.
