@@ -25,7 +25,6 @@ const (
 // sftpMain serves SFTP on standard input and output. It is a process of its own, so that files belong to who signed in and the
 // kernel checks what that user may do.
 func sftpMain() int {
-	new(spare).take()
 	server, err := sftp.NewServer(newSFTPStream(os.Stdin, os.Stdout), sftp.WithMaxTxPacket(sftpPacket), sftp.WithAllocator())
 	if err == nil {
 		err = server.Serve()

@@ -22,8 +22,8 @@ type Server struct {
 	Enter func(dev uint64) bool
 	// Sync makes what comes durable before it is answered.
 	Sync bool
-	// Writing is called before many files may be written, and what it gives when they are. Optional.
-	Writing func() (done func())
+	// ManyFiles is called before many files may be looked at or written, and what it gives afterwards. Optional.
+	ManyFiles func() (done func())
 	// BringUpToDate does what a Sync asks for. Optional: it is refused.
 	BringUpToDate func(src tree.Source) (Synced, error)
 	// Watch serves a directory until the connection ends, once begin has been called. Files that are new belong to owner.
@@ -91,6 +91,7 @@ func (s Server) parts(conn net.Conn, r *bufio.Reader, req Request) error {
 		return &banger.Error{Op: "read", Subject: name, Err: describe(err, "")}
 	}
 	defer dir.Close()
+	defer s.manyFiles()()
 	return ServeParts(context.Background(), conn, r, req, dir, s.Enter)
 }
 
@@ -141,7 +142,7 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	if err := writeLine(conn, Answer{}); err != nil {
 		return err
 	}
-	defer s.writing()()
+	defer s.manyFiles()()
 	stream := &streamReader{r: r}
 	report, err := Write(context.Background(), place, req.Origin, ended(stream, req.Origin), Options{Owner: &owner, Archive: req.Archive, Sync: s.Sync})
 	if err != nil {
@@ -150,11 +151,11 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	return writeLine(conn, Answer{Report: &report})
 }
 
-func (s Server) writing() (done func()) {
-	if s.Writing == nil {
+func (s Server) manyFiles() (done func()) {
+	if s.ManyFiles == nil {
 		return func() {}
 	}
-	return s.Writing()
+	return s.ManyFiles()
 }
 
 // watch fails only before the answer.
