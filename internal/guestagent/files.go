@@ -32,9 +32,10 @@ func (s *Server) ServeFiles(conn net.Conn) {
 	transfer.Server{Owner: s.owner, Enter: isOwnDevice, Sync: true, ManyFiles: s.spare.take, BringUpToDate: s.bringUpToDate, Watch: watchFiles}.Serve(conn)
 }
 
-// spare gives Go a second processor in a guest of one CPU while many files are looked at or written. With one, it takes it away from every system call that lasts
-// longer than 20 µs and gives it back afterwards, by another thread; with one to spare, from those of 10 ms: many files take 0.6 of the time.
-// Streams of large pieces pass from goroutine to goroutine, which two processors do by waking each other's thread: they take 1.3 times as long.
+// spare gives Go a second processor in a guest of one CPU while many files are looked at or written. With one, it takes it away from every
+// system call that lasts longer than 20 µs and gives it back afterwards, by another thread; with one to spare, from those of 10 ms: many files
+// take 0.6 of the time. Streams of large pieces pass from goroutine to goroutine, which two processors do by waking each other's thread: they
+// take 1.3 times as long.
 type spare struct {
 	mu    sync.Mutex
 	users int
