@@ -113,7 +113,6 @@ func (s Server) change(conn io.Writer, r *bufio.Reader, req Change) error {
 	if err != nil {
 		return err
 	}
-	defer s.manyFiles()()
 	src := ended(&streamReader{r: r}, Origin{Dir: true})
 	report, err := dir.change(context.Background(), string(req.Aside), steps, src, Options{Owner: &owner, Sync: s.Sync})
 	if err != nil {

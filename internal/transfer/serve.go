@@ -22,7 +22,8 @@ type Server struct {
 	Enter func(dev uint64) bool
 	// Sync makes what comes durable before it is answered.
 	Sync bool
-	// ManyFiles is called before many files may be looked at or written, and what it gives afterwards. Optional.
+	// ManyFiles is called before many files may be looked at or written, and what it gives afterwards. Optional. A Get is none: it reads, and a
+	// large file as often as many.
 	ManyFiles func() (done func())
 	// BringUpToDate does what a Sync asks for. Optional: it is refused.
 	BringUpToDate func(src tree.Source) (Synced, error)
@@ -35,6 +36,9 @@ func (s Server) Serve(conn net.Conn) {
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, readAhead)
 	req, err := ReadRequest(r)
+	if req.Get == nil && s.ManyFiles != nil {
+		defer s.ManyFiles()()
+	}
 	switch {
 	case err != nil:
 	case req.Get != nil:
@@ -91,7 +95,6 @@ func (s Server) parts(conn net.Conn, r *bufio.Reader, req Request) error {
 		return &banger.Error{Op: "read", Subject: name, Err: describe(err, "")}
 	}
 	defer dir.Close()
-	defer s.manyFiles()()
 	return ServeParts(context.Background(), conn, r, req, dir, s.Enter)
 }
 
@@ -142,20 +145,12 @@ func (s Server) put(conn net.Conn, r *bufio.Reader, req Put) error {
 	if err := writeLine(conn, Answer{}); err != nil {
 		return err
 	}
-	defer s.manyFiles()()
 	stream := &streamReader{r: r}
 	report, err := Write(context.Background(), place, req.Origin, ended(stream, req.Origin), Options{Owner: &owner, Archive: req.Archive, Sync: s.Sync})
 	if err != nil {
 		return err
 	}
 	return writeLine(conn, Answer{Report: &report})
-}
-
-func (s Server) manyFiles() (done func()) {
-	if s.ManyFiles == nil {
-		return func() {}
-	}
-	return s.ManyFiles()
 }
 
 // watch fails only before the answer.
