@@ -54,10 +54,10 @@ type Machines struct {
 	cfg machine.Config
 }
 
-// NewMachines runs one VM of the world, whose configuration is that of all.
-func NewMachines(b *testing.B, w *testenv.World) *Machines {
+// NewMachines runs one VM of the world, with flags of vm run, whose configuration is that of all.
+func NewMachines(b *testing.B, w *testenv.World, flags ...string) *Machines {
 	m := &Machines{b: b, w: w}
-	w.Must("vm", "run", "--name", "template", "--", "true")
+	w.Must(append(append([]string{"vm", "run", "--name", "template"}, flags...), "--", "true")...)
 	w.Must("vm", "stop", "template")
 	text, err := os.ReadFile(m.dir("template").MachineConfig())
 	if err == nil {

@@ -30,6 +30,7 @@ import (
 const (
 	word   = "interactive"   // what the command in the machine says
 	atOnce = 10              // machines
+	memory = "1G"            // of each: ten fit
 	limit  = 5 * time.Minute // for one machine
 )
 
@@ -78,7 +79,7 @@ func BenchmarkInteractive(b *testing.B) {
 		return func() (time.Duration, error) {
 			ctx, cancel := context.WithTimeout(b.Context(), limit)
 			defer cancel()
-			return untilWord(w.Command(ctx, "vm", "run", "--rm", "--memory", "1G", "--image", image, "--", "echo", word))
+			return untilWord(w.Command(ctx, "vm", "run", "--rm", "--memory", memory, "--image", image, "--", "echo", word))
 		}
 	}
 	runs := testenv.Number("BANGER_BENCH_RUNS", 100)
@@ -88,7 +89,7 @@ func BenchmarkInteractive(b *testing.B) {
 	banger := &way{name: "banger vm run", every: 1, run: run(slim)}
 	ways := []*way{
 		banger,
-		{name: "QEMU alone, until the agent answers", every: tenth, run: bare.NewMachines(b, w).Run},
+		{name: "QEMU alone, until the agent answers", every: tenth, run: bare.NewMachines(b, w, "--memory", memory).Run},
 		{name: "banger vm run, systemd as init", every: tenth, run: run(full)},
 	}
 	others, err := debians(b, w)

@@ -1,6 +1,7 @@
 package guestagent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -76,16 +77,12 @@ func readAccounts(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		b.Grow(int(min(info.Size(), maxAccounts)) + bytes.MinRead) // all of it by one read
 	}
-	b := make([]byte, min(info.Size(), maxAccounts))
-	n, err := io.ReadFull(f, b)
-	if err == io.ErrUnexpectedEOF || err == io.EOF { // it has become shorter
-		err = nil
-	}
-	return string(b[:n]), err
+	_, err = b.ReadFrom(io.LimitReader(f, maxAccounts))
+	return b.String(), err
 }
 
 // searchPasswd gives the entry of that name, or else the first that other accepts.
