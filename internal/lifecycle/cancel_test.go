@@ -37,6 +37,9 @@ func TestCancelledAtEachStep(t *testing.T) {
 		if wrong := w.broken(); len(wrong) > 0 {
 			t.Errorf("step %d: %v", step, wrong)
 		}
+		if w.waited > 0 {
+			t.Errorf("step %d: a run that goes on is waited for", step)
+		}
 		if !reached.Load() {
 			t.Logf("%d steps, %d of them cancelled", step, cancelled)
 			break

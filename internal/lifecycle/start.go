@@ -85,7 +85,7 @@ func (m *Manager) startAs(ctx context.Context, vm banger.VM, overcommit bool, ki
 	if err == nil || isBootFailure(err) || vm.State != banger.StateStarting || m.life.Err() != nil {
 		return vm, err
 	}
-	if stopErr := m.finish(ctx, vm.ID); stopErr != nil {
+	if stopErr := m.giveUp(ctx, vm.ID); stopErr != nil {
 		return vm, errors.Join(err, stopErr)
 	}
 	yielded := errors.Is(context.Cause(ctx), errYield)

@@ -151,6 +151,17 @@ func (m *Manager) finish(ctx context.Context, id banger.VMID) error {
 	return nil
 }
 
+// giveUp is finish of a run that may go on and that nobody wants any more. Its supervisor is told, which need not answer: finish alone would
+// wait all of its grace.
+func (m *Manager) giveUp(ctx context.Context, id banger.VMID) error {
+	ctx, cancel := fresh(ctx)
+	defer cancel()
+	asking, done := context.WithTimeout(ctx, finishGrace)
+	defer done()
+	_, _ = m.Machines.Shutdown(asking, id, killAtOnce)
+	return m.finish(ctx, id)
+}
+
 // record is the exit record of the VM's last run; one that an earlier end has taken up already does not count.
 func (m *Manager) record(vm banger.VM) (*banger.Exit, error) {
 	exit, err := m.Machines.ExitRecord(vm.ID)
@@ -252,7 +263,7 @@ func (m *Manager) remove(ctx context.Context, vm banger.VM, progress banger.Prog
 // erase removes all of a VM once its processes are proved dead. The record goes before the directory: Recover removes the directory
 // of an erased VM, and a record never tells of a disk that is gone.
 func (m *Manager) erase(ctx context.Context, vm banger.VM) error {
-	if err := m.finish(ctx, vm.ID); err != nil {
+	if err := m.giveUp(ctx, vm.ID); err != nil {
 		return err
 	}
 	m.forgetPeer(ctx, vm)

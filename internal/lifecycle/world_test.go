@@ -38,6 +38,7 @@ type world struct {
 	holders  map[int]chan struct{} // by pid; closed: gone
 	boot     banger.ExitCause      // "": guests get ready; else how each boot ends
 	deaf     bool                  // guests do not power off when asked
+	waited   int                   // ends of runs that went on and had not been told: each takes all of the grace
 	slow     chan struct{}         // not nil: guests get ready when it is closed
 	noSpace  error                 // what Homes.Create gives
 	noGrowth error                 // what Homes.Grow gives
@@ -889,6 +890,7 @@ func (d *daemon) Finish(_ context.Context, id banger.VMID, _ time.Duration) erro
 		}
 		r.damaged = false
 		if r.vmm {
+			d.w.waited++
 			r.vmm = false
 			r.exit = banger.Exit{Cause: banger.ExitKilled, At: d.w.clock.now().UTC()}
 			select {
